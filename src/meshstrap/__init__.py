@@ -1,0 +1,1 @@
+"""Bare machines without internet to a verified Kubernetes + Istio site."""

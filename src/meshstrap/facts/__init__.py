@@ -1,0 +1,1 @@
+"""pyinfra facts: what a node or a cluster says."""

@@ -1,0 +1,1 @@
+"""The Kubernetes API by verbs: connect, plan, apply, compare, wait, prune, query, exec, logs."""

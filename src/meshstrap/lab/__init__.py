@@ -1,0 +1,1 @@
+"""The embedded lab: bare nodes in containers, and their bundle built from package registries."""

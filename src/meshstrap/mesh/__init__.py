@@ -1,0 +1,1 @@
+"""What Istio and Envoy say: version rules, proxy configuration, stats, access log."""

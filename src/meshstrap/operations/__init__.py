@@ -1,0 +1,1 @@
+"""pyinfra operations: what makes a node or a cluster as declared."""
