@@ -1,0 +1,263 @@
+"""The store: an OCI image layout on disk that holds every blob of a bundle, images and programs alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from meshstrap.bundle.lock import Image, Layer, Lock
+from meshstrap.bundle.reference import normalize, parse
+
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class StoreError(Exception):
+    """A blob is missing or altered; the message names its file."""
+
+
+class Store:
+    """An OCI image layout: `oci-layout`, `index.json` and `blobs/sha256/<hex>`.
+
+    Args:
+        directory: Where it stands. It is made when the first blob is added.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._blobs = directory / "blobs" / "sha256"
+
+    def blob(self, digest: str) -> Path:
+        """Say where a blob stands, whether it is there or not.
+
+        Args:
+            digest: `sha256:<hex>`, or the hex alone.
+        """
+        return self._blobs / digest.removeprefix("sha256:")
+
+    def add(self, source: bytes | Path) -> str:
+        """Put a blob into the store, whole or not at all. What is there already is left as it is.
+
+        Args:
+            source: The bytes, or a file with them.
+
+        Returns:
+            The blob's digest, `sha256:<hex>`.
+        """
+        if isinstance(source, bytes):
+            digest = f"sha256:{hashlib.sha256(source).hexdigest()}"
+            size = len(source)
+        else:
+            digest = digest_of(source)
+            size = source.stat().st_size
+        path = self.blob(digest)
+        # The size is enough here: a blob is renamed into its place only when it is whole.
+        if path.exists() and path.stat().st_size == size:
+            return digest
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._blobs, prefix=".adding-")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                if isinstance(source, bytes):
+                    out.write(source)
+                else:
+                    with source.open("rb") as read:
+                        shutil.copyfileobj(read, out, 1 << 20)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+        return digest
+
+    def add_image(
+        self,
+        reference: str,
+        platform: str,
+        layers: Sequence[Layer],
+        settings: Mapping[str, Any],
+        source: str,
+        *,
+        created: str = "1970-01-01T00:00:00Z",
+    ) -> Image:
+        """Make an image of layers that the store holds: write its config and its manifest.
+
+        Args:
+            reference: The image's name, short or full.
+            platform: `os/architecture`.
+            layers: Bottom layer first.
+            settings: What a container of it runs, in the words of the OCI config: Entrypoint, Cmd, Env, User ...
+            source: What it was built from, for people.
+            created: A fixed time, so that the same content has the same digest.
+
+        Returns:
+            The image as the lock describes it.
+        """
+        system, architecture = platform.split("/")
+        config = _json(
+            {
+                "created": created,
+                "architecture": architecture,
+                "os": system,
+                "config": dict(settings),
+                "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+                "history": [{"created": created, "created_by": "meshstrap"} for _ in layers],
+            }
+        )
+        config_digest = self.add(config)
+        manifest = _json(
+            {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST_TYPE,
+                "config": {"mediaType": CONFIG_TYPE, "digest": config_digest, "size": len(config)},
+                "layers": [{"mediaType": LAYER_TYPE, "digest": layer.digest, "size": layer.size} for layer in layers],
+            }
+        )
+        return Image(
+            reference=normalize(reference),
+            platform=platform,
+            manifest=self.add(manifest),
+            config=config_digest,
+            layers=tuple(layers),
+            size=len(manifest) + len(config) + sum(layer.size for layer in layers),
+            source=source,
+        )
+
+    def write_index(self, images: Sequence[Image]) -> None:
+        """Write `oci-layout` and `index.json`, so that any tool that knows OCI layouts can read the store.
+
+        Args:
+            images: What the index lists.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name, content in (("oci-layout", LAYOUT), ("index.json", index_json(self, images))):
+            path = self.directory / name
+            fresh = self.directory / f".{name}.{os.getpid()}"
+            fresh.write_bytes(content)
+            fresh.replace(path)
+
+    def problem(self, digest: str, size: int | None = None, *, read: bool = True) -> str | None:
+        """Look at one blob.
+
+        Args:
+            digest: `sha256:<hex>`, or the hex alone.
+            size: Bytes it should have; None if that is not known.
+            read: Compute its digest too. Without it only its presence and size are looked at.
+
+        Returns:
+            What is wrong, naming the file; None where all is well.
+        """
+        path = self.blob(digest)
+        try:
+            found = path.stat().st_size
+            if size is not None and found != size:
+                return f"{path}: altered: has {found} bytes instead of {size}"
+            if read and digest_of(path) != f"sha256:{path.name}":
+                return f"{path}: altered: its content no longer has the digest that is its name"
+        except FileNotFoundError:
+            return f"{path}: missing"
+        except OSError as error:
+            return f"{path}: cannot be read: {error.strerror or error}"
+        return None
+
+    def verify(self, lock: Lock, *, read: bool = True) -> list[str]:
+        """Compare the store with a lock.
+
+        Args:
+            lock: What should be there.
+            read: Compute every digest (about 1 s a GB). Without it only presence and sizes are looked at.
+
+        Returns:
+            One line a problem: the file, what is wrong with it, and which image or program needs it. Empty if
+            the store holds all that the lock names.
+        """
+        needs: dict[str, tuple[int | None, list[str]]] = {}
+
+        def need(digest: str, size: int | None, user: str) -> None:
+            needs.setdefault(digest.removeprefix("sha256:"), (size, []))[1].append(user)
+
+        for image in lock.images:
+            need(image.manifest, None, image.reference)
+            need(image.config, None, image.reference)
+            for layer in image.layers:
+                need(layer.digest, layer.size, image.reference)
+        for program in lock.programs:
+            need(program.sha256, program.size, program.name)
+        problems = []
+        for digest, (size, users) in needs.items():
+            found = self.problem(digest, size, read=read)
+            if found:
+                problems.append(f"{found} (needed by {', '.join(users)})")
+        return problems
+
+    def prune(self, lock: Lock) -> int:
+        """Remove the blobs that a lock does not name, and what an interrupted `add` left.
+
+        Args:
+            lock: What stays.
+
+        Returns:
+            How many files went.
+        """
+        keep = {program.sha256 for program in lock.programs}
+        for image in lock.images:
+            digests = [image.manifest, image.config, *(layer.digest for layer in image.layers)]
+            keep.update(digest.removeprefix("sha256:") for digest in digests)
+        stale = [path for path in self._blobs.iterdir() if path.name not in keep] if self._blobs.exists() else []
+        for path in stale:
+            path.unlink()
+        return len(stale)
+
+
+def digest_of(path: Path) -> str:
+    """Compute a file's digest, `sha256:<hex>`."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def index_json(store: Store, images: Sequence[Image]) -> bytes:
+    """Write the index of an OCI layout that holds these images.
+
+    Args:
+        store: Where their manifests are.
+        images: What it lists, in this order.
+
+    Returns:
+        The bytes of `index.json`. Each entry carries its full reference for containerd (which imports nothing,
+        and says nothing, without it) and its tag for every other tool.
+
+    Raises:
+        StoreError: A manifest is missing.
+    """
+    entries = []
+    for image in images:
+        system, architecture = image.platform.split("/")
+        try:
+            size = store.blob(image.manifest).stat().st_size
+        except FileNotFoundError:
+            raise StoreError(f"{store.blob(image.manifest)}: missing (needed by {image.reference})") from None
+        entries.append(
+            {
+                "mediaType": MANIFEST_TYPE,
+                "digest": image.manifest,
+                "size": size,
+                "platform": {"architecture": architecture, "os": system},
+                "annotations": {
+                    "io.containerd.image.name": image.reference,
+                    "org.opencontainers.image.ref.name": parse(image.reference).tag,
+                },
+            }
+        )
+    return _json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": entries})
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
