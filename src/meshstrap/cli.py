@@ -1,0 +1,97 @@
+"""The `meshstrap` command: the bundle, the lab and the reports. Sites themselves are deployed by pyinfra."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from typing_extensions import override
+
+from meshstrap.lab import access, nodes
+from meshstrap.lab.directory import Lab, LabError, locate
+from meshstrap.lab.record import read
+
+
+def _lab() -> Lab:
+    return locate(os.environ, Path.cwd())
+
+
+def _become(command: list[str]) -> None:
+    """Hand this process over to a command, so that its terminal, signals and exit code are the caller's."""
+    sys.stdout.flush()
+    os.execvp(command[0], command)
+
+
+class _Commands(click.Group):
+    """Commands whose known troubles are one line and exit code 1, not a traceback."""
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LabError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands)
+@click.version_option(package_name="meshstrap")
+def main() -> None:
+    """Bare machines without internet to a verified Kubernetes + Istio site."""
+
+
+@main.group()
+def lab() -> None:
+    """Try everything on the embedded lab: bare machines in containers."""
+
+
+@lab.command()
+@click.option("--workers", type=click.IntRange(0, nodes.MOST_WORKERS), help="How many workers (a new lab: 1).")
+def up(workers: int | None) -> None:
+    """Bring the nodes up; what runs is left alone."""
+    start = time.monotonic()
+    record = nodes.up(_lab(), workers, click.echo)
+    names = ", ".join(node.name for node in record.nodes)
+    click.echo(f"up: {names} on {record.subnet} ({time.monotonic() - start:.1f} s)")
+
+
+@lab.command()
+def down() -> None:
+    """Remove the nodes and all that they were; the bundle stays."""
+    nodes.down(_lab(), click.echo)
+    click.echo("down")
+
+
+@lab.command()
+def status() -> None:
+    """Say what is there: engine, bundle, nodes."""
+    for line in nodes.status(_lab()):
+        click.echo(line)
+
+
+@lab.command(context_settings={"ignore_unknown_options": True})
+@click.argument("node")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(node: str, command: tuple[str, ...]) -> None:
+    """Open a shell on NODE, or run a command there."""
+    here = _lab()
+    _become(access.ssh(here, read(here.nodes_file).node(node), command))
+
+
+@lab.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def kubectl(arguments: tuple[str, ...]) -> None:
+    """Run the lab cluster's kubectl."""
+    here = _lab()
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    _become(access.kubectl(here, read(here.nodes_file), arguments, terminal=terminal))
+
+
+@lab.command()
+def kubeconfig() -> None:
+    """Write a kubeconfig for people (.lab/kubeconfig) and print its path."""
+    here = _lab()
+    click.echo(access.write_kubeconfig(here, read(here.nodes_file)))
