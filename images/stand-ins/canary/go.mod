@@ -1,0 +1,3 @@
+module meshstrap.dev/lab/canary
+
+go 1.26
