@@ -12,6 +12,7 @@ import click
 from typing_extensions import override
 
 from meshstrap.lab import access, nodes
+from meshstrap.lab import build as builder
 from meshstrap.lab.directory import Lab, LabError, locate
 from meshstrap.lab.record import read
 
@@ -46,6 +47,12 @@ def main() -> None:
 @main.group()
 def lab() -> None:
     """Try everything on the embedded lab: bare machines in containers."""
+
+
+@lab.command()
+def build() -> None:
+    """Build the bundle and the bare node from package registries; what is there and unchanged stays."""
+    builder.build(_lab().bundle.parent, Path.cwd(), click.echo)
 
 
 @lab.command()

@@ -6,6 +6,7 @@ import base64
 import os
 import shlex
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,13 +70,14 @@ def ssh(lab: Lab, node: Node, command: Sequence[str] = (), *, terminal: bool = F
     return [*line, "--", shlex.join(command)] if command else line
 
 
-def wait_for_ssh(lab: Lab, node: Node, seconds: float) -> None:
+def wait_for_ssh(lab: Lab, node: Node, seconds: float, stop: threading.Event) -> None:
     """Wait until the node lets us in and has finished to boot.
 
     Args:
         lab: the lab.
         node: the node.
         seconds: how long at most.
+        stop: set when nobody waits any more.
 
     Raises:
         LabError: it did not; the text has ssh's last word.
@@ -93,9 +95,9 @@ def wait_for_ssh(lab: Lab, node: Node, seconds: float) -> None:
                 return
         except subprocess.TimeoutExpired:
             problem = "ssh did not answer"
-        if "Host key verification failed" in problem or time.monotonic() >= deadline:
+        if "Host key verification failed" in problem or time.monotonic() >= deadline or stop.is_set():
             raise LabError(f"node {node.name} (127.0.0.1:{node.ssh_port}): {problem}")
-        time.sleep(0.1)
+        stop.wait(0.1)
 
 
 def kubectl(lab: Lab, record: Record, arguments: Sequence[str], *, terminal: bool = False) -> list[str]:

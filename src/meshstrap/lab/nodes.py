@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,13 +105,24 @@ def up(lab: Lab, workers: int | None, say: Say) -> Record:
                 client("start", f"{lab.name}-{name}")
         record = Record(lab.name, str(subnet), tuple(container.record() for container in containers(lab, client)))
         access.write_known_hosts(lab, record.nodes)
-        with ThreadPoolExecutor(len(record.nodes)) as pool:
-            list(pool.map(lambda node: access.wait_for_ssh(lab, node, BOOT_SECONDS), record.nodes))
+        _wait(lab, record)
         write(record, lab.nodes_file)
         stale = sorted({c.node for c in standing.values() if c.image != _image_name(lab)} - set(made))
         if stale:
             say(f"{', '.join(stale)}: made from an older node image; `meshstrap lab down` and `up` gives the new one")
         return record
+
+
+def _wait(lab: Lab, record: Record) -> None:
+    """Wait for all nodes at a time; the first that fails, or Ctrl-C, ends it for all."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(len(record.nodes)) as pool:
+        tasks = [pool.submit(access.wait_for_ssh, lab, node, BOOT_SECONDS, stop) for node in record.nodes]
+        try:
+            for task in as_completed(tasks):
+                task.result()
+        finally:
+            stop.set()
 
 
 def down(lab: Lab, say: Say) -> None:
