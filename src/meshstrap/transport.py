@@ -7,10 +7,12 @@ that join tokens and the kubeconfig can. Access is what the host's data says: ro
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import gevent
 from gevent.server import StreamServer
@@ -20,6 +22,13 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import make_unix_command_for_host
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+# A refused channel is raised to the caller, whose words the person reads; paramiko's own line would stand beside them.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 _BUFFER = 256 * 1024
 _KEEPALIVE_SECONDS = 15
@@ -113,8 +122,8 @@ def stream(
     stderr = gevent.spawn(_drain, channel.recv_stderr)
     try:
         with gevent.Timeout(timeout):
-            with _until_closed(channel), channel.makefile_stdin("wb", _BUFFER) as remote:
-                write(cast(BinaryIO, remote))
+            with _until_closed(channel):
+                write(cast(BinaryIO, _Stdin(channel)))
             with contextlib.suppress(OSError):
                 channel.shutdown_write()
             gevent.joinall([stdout, stderr])
@@ -172,6 +181,23 @@ def tunnel(host: Host, remote: tuple[str, int] = ("127.0.0.1", 6443)) -> Iterato
         yield server.server_port
     finally:
         server.stop(timeout=0)
+
+
+class _Stdin(io.RawIOBase):
+    """A remote standard input without a buffer: nothing is left to flush when the far end has gone."""
+
+    def __init__(self, channel: Channel):
+        self._channel = channel
+
+    @override
+    def writable(self) -> bool:
+        return True
+
+    @override
+    def write(self, data: ReadableBuffer, /) -> int:
+        view = memoryview(data).cast("B")
+        self._channel.sendall(cast(bytes, view))
+        return len(view)
 
 
 def _connection(host: Host) -> Transport:
