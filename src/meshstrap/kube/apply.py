@@ -1,0 +1,234 @@
+"""Making a plan so: stage by stage, only what differs, every failure with the server's own words."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from typing import Any
+
+from meshstrap.kube.compare import FieldSet, managed_fields, union
+from meshstrap.kube.connect import APPLY_PATCH, JSON_PATCH, Client
+from meshstrap.kube.delete import DeleteFailed, delete, wait_gone
+from meshstrap.kube.discovery import Resource
+from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
+from meshstrap.kube.plan import Change, Plan, conflicts_in, entries_to_take, words
+from meshstrap.kube.query import WORKERS, read
+from meshstrap.kube.ref import Ref
+from meshstrap.kube.stages import stages
+
+# Seconds for a CustomResourceDefinition to be Established and its kind to be served.
+_ESTABLISH = 30.0
+
+# Seconds for what is being deleted to be gone before it is made anew.
+_GONE = 120.0
+
+
+class ApplyFailed(KubeError):
+    """Objects that could not be applied: `failures` maps each to the server's words, `not_begun` are the rest."""
+
+    def __init__(self, failures: Mapping[Ref, str], not_begun: Collection[Ref]) -> None:
+        self.failures = dict(failures)
+        self.not_begun = tuple(not_begun)
+        lines = [f"{ref}: {reason}" for ref, reason in failures.items()]
+        if not_begun:
+            lines.append(f"not begun because of that: {', '.join(map(str, not_begun))}")
+        super().__init__("\n".join(lines))
+
+
+def apply(
+    client: Client,
+    plan: Plan,
+    *,
+    force: bool = False,
+    recreate: bool = False,
+    timeout: float = _GONE,
+    on_change: Callable[[Change], None] | None = None,
+) -> list[Change]:
+    """Apply what a plan found to differ; what is unchanged is not touched.
+
+    Stages: definitions and namespaces; cluster-scoped; the rest; workloads; what intercepts requests; then what is
+    pruned. Within a stage objects are sent concurrently and all are finished; after a failure no later stage is
+    begun. A second plan and apply go on from there.
+
+    Args:
+        client: the connection.
+        plan: from `plan.plan`, made a moment ago.
+        force: whether fields that another program holds are taken from it. What a person changed with kubectl is
+            put back without it.
+        recreate: whether an object is deleted and made anew where a field that cannot be changed differs.
+        timeout: seconds for a deleted object to be gone.
+        on_change: called, in the caller's thread, for each change once it is made.
+
+    Returns the changes that were made. Raises ApplyFailed, ApiUnreachable.
+    """
+    changes = {change.ref: change for change in plan.pending}
+    sent = {ref: change for ref, change in changes.items() if change.outcome != "deleted"}
+    gone = [ref for ref, change in changes.items() if change.outcome == "deleted"]
+    ordered = stages(sent, {ref: change.resource for ref, change in sent.items()})
+    made: list[Change] = []
+    for number, stage in enumerate(ordered):
+        failures: dict[Ref, str] = {}
+        with ThreadPoolExecutor(WORKERS) as workers:
+            running = {
+                workers.submit(_send, client, changes[ref], plan, force=force, recreate=recreate, timeout=timeout): ref
+                for ref in stage
+            }
+            for future in as_completed(running):
+                change = changes[running[future]]
+                try:
+                    future.result()
+                except (ApiError, UnknownKind, DeleteFailed, _Refused) as error:
+                    failures[change.ref] = words(error, change.body or {})
+                else:
+                    made.append(change)
+                    if on_change:
+                        on_change(change)
+        definitions = [changes[ref] for ref in stage if ref.kind == "CustomResourceDefinition"]
+        if definitions and not failures:
+            failures = _wait_established(client, definitions)
+        if failures:
+            later = [ref for rest in ordered[number + 1 :] for ref in rest] + gone
+            raise ApplyFailed({ref: failures[ref] for ref in stage if ref in failures}, later)
+    try:
+        delete(client, gone, timeout=timeout, on_gone=lambda ref: on_change(changes[ref]) if on_change else None)
+    except DeleteFailed as error:
+        raise ApplyFailed(error.failures, ()) from None
+    return made + [changes[ref] for ref in gone]
+
+
+class _Refused(KubeError):
+    """An object that we do not send, or whose server cannot take it, in our own words."""
+
+
+def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: bool, timeout: float) -> None:
+    """Apply one object."""
+    ref, body = change.ref, change.body or {}
+    # A kind that was not there at plan time may have been brought by an earlier stage.
+    resource = change.resource or client.resource(ref.api_version, ref.kind)
+    if resource.namespaced and not ref.namespace:
+        ref = replace(ref, namespace=plan.namespace)
+    foreign = [conflict for conflict in change.conflicts if not conflict.by_hand]
+    if foreign and not force:
+        raise _Refused(_conflict_words(foreign))
+    if change.terminating and (left := wait_gone(client, {ref: resource}, time.monotonic() + timeout)):
+        raise _Refused(left[ref])
+    if change.taken_over:
+        _take_over(client, resource, ref, change.taken_over, plan.manager)
+    path = resource.path(ref.namespace, ref.name)
+    query = {"fieldManager": plan.manager, "force": "true" if force or change.conflicts else "false"}
+    deadline = time.monotonic() + _ESTABLISH
+    while True:
+        try:
+            client.request("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
+            return
+        except ApiError as error:
+            if error.conflict:
+                raise _Refused(_conflict_words(list(conflicts_in(error)))) from None
+            if error.immutable and recreate:
+                delete(client, [ref], timeout=timeout)
+                recreate = False
+                continue
+            if error.immutable:
+                raise _Refused(f"{error}. Deleting it and making it anew is done only when told (recreate)") from None
+            if not _settling(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def _settling(error: ApiError) -> bool:
+    """Whether a refusal passes by itself in a moment, after what was applied just before.
+
+    A kind that is served but whose endpoint is not up yet (404 without an object's name), the account that every
+    namespace gets, the cluster role that a binding's check waits for.
+    """
+    if error.status == 404:
+        return "could not find the requested resource" in error.message
+    return error.status == 403 and "error looking up service account" in error.message
+
+
+def _conflict_words(conflicts: Collection[Any]) -> str:
+    listed = "; ".join(sorted({str(conflict) for conflict in conflicts}))
+    return f"conflict: {listed}. Take the field out of the declaration, or take it over with force=True"
+
+
+def _take_over(client: Client, resource: Resource, ref: Ref, managers: Collection[str], manager: str) -> None:
+    """Hand the fields of client-side apply (or another manager) over to ours, as `kubectl apply --server-side` does.
+
+    Only metadata.managedFields is rewritten; the apply that follows then removes what is no longer declared.
+    """
+    while True:
+        live = read(client, resource, ref.namespace, ref.name)
+        if live is None:
+            return
+        taken = entries_to_take(live, managers)
+        if not taken:
+            return
+        patch = [
+            {"op": "replace", "path": "/metadata/managedFields", "value": _handed_over(live, taken, manager)},
+            # Refused if anybody wrote in between: then all is read again.
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
+        ]
+        try:
+            client.request(
+                "PATCH",
+                resource.path(ref.namespace, ref.name),
+                query={"fieldManager": manager},
+                body=patch,
+                content_type=JSON_PATCH,
+            )
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        else:
+            return
+
+
+def _handed_over(live: Mapping[str, Any], taken: list[dict[str, Any]], manager: str) -> list[dict[str, Any]]:
+    """Return managedFields with the taken entries' fields in our Apply entry."""
+    rest = [entry for entry in managed_fields(live) if entry not in taken]
+    ours = next((entry for entry in rest if entry.get("manager") == manager and entry["operation"] == "Apply"), None)
+    if ours is None:
+        entry = copy.deepcopy(taken[0])
+        entry.update(manager=manager, operation="Apply")
+    else:
+        rest.remove(ours)
+        entry = copy.deepcopy(ours)
+    sets: list[FieldSet] = [entry.get("fieldsV1") or {}, *(item.get("fieldsV1") or {} for item in taken)]
+    entry["fieldsV1"] = union(sets)
+    return [entry, *rest]
+
+
+def _wait_established(client: Client, definitions: Collection[Change]) -> dict[Ref, str]:
+    """Wait until kinds are served; returns those that are not, with the reason."""
+    deadline = time.monotonic() + _ESTABLISH
+    pending = {change.ref: change for change in definitions}
+    while True:
+        reasons = {ref: reason for ref, change in pending.items() if (reason := _unserved(client, change))}
+        if not reasons or time.monotonic() > deadline:
+            return reasons
+        pending = {ref: pending[ref] for ref in reasons}
+        time.sleep(0.05)
+
+
+def _unserved(client: Client, change: Change) -> str:
+    """Return why a definition's kinds are not served yet; empty if they are."""
+    if change.resource is None:
+        return "not established"
+    live = read(client, change.resource, None, change.ref.name)
+    conditions = ((live or {}).get("status") or {}).get("conditions") or []
+    states = {condition["type"]: condition for condition in conditions}
+    if states.get("NamesAccepted", {}).get("status") == "False":
+        return f"its names are not accepted: {states['NamesAccepted'].get('message')}"
+    if states.get("Established", {}).get("status") != "True":
+        return f"not Established after {_ESTABLISH:g} s"
+    spec = (live or {})["spec"]
+    for version in spec["versions"]:
+        if version.get("served"):
+            try:
+                client.resource(f"{spec['group']}/{version['name']}", spec["names"]["kind"])
+            except UnknownKind as error:
+                return str(error)
+    return ""

@@ -1,0 +1,433 @@
+"""A connection to one API server: kubeconfig in memory, keep-alive HTTP, patience with short outages.
+
+Plain urllib3 rather than the kubernetes package's client: half the time per request, one pool that threads and
+gevent greenlets share, and no key ever written to a temporary file.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlencode, urlsplit
+
+import urllib3
+from typing_extensions import override
+
+from meshstrap.kube.discovery import Discovery, Resource
+from meshstrap.kube.errors import ApiError, ApiUnreachable, ApiUntrusted, KubeError, UnsupportedVersion
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+APPLY_PATCH = "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
+
+# As many requests as are worth having in flight to one API server; more only queue there.
+CONNECTIONS = 16
+
+# Answers that mean "not now": the server is busy, restarting, electing a leader, or a webhook's pod is not up yet.
+_BUSY = re.compile(
+    r"leader changed|etcdserver: (request timed out|no leader|too many requests)|the server is currently unable"
+    r"|failed calling webhook.*(connection refused|no endpoints available|EOF|connection reset|deadline exceeded)"
+)
+
+# One discovery per cluster and process, so that each of a run's many clients need not ask again.
+_discoveries: dict[str, Discovery] = {}
+
+
+class Client:
+    """JSON requests to one API server; made by `connect`, safe to share between threads and greenlets."""
+
+    def __init__(
+        self,
+        pool: urllib3.HTTPSConnectionPool,
+        *,
+        tls: ssl.SSLContext,
+        tls_server_name: str | None,
+        headers: Mapping[str, str],
+        address: str,
+        patience: float,
+        discovery: Discovery,
+    ) -> None:
+        self._pool = pool
+        self._headers = dict(headers)
+        self.tls = tls
+        self.tls_server_name = tls_server_name
+        self.address = address
+        self.patience = patience
+        self._discovery = discovery
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Client {self.address}>"
+
+    @property
+    def host(self) -> str:
+        """Host name or address that requests go to."""
+        return self._pool.host
+
+    @property
+    def port(self) -> int:
+        """TCP port that requests go to."""
+        return self._pool.port or 443
+
+    def authorization(self) -> dict[str, str]:
+        """Return the headers that identify us (a bearer token), for protocols other than plain HTTP: secret."""
+        return dict(self._headers)
+
+    def close(self) -> None:
+        """Close the idle connections; a later request opens new ones."""
+        self._pool.close()
+
+    def version(self) -> str:
+        """Return the cluster's version, as in "v1.34.10"; refuses clusters without server-side apply.
+
+        Raises UnsupportedVersion below Kubernetes 1.22, and what `request` raises.
+        """
+        if self._discovery.version is None:
+            answer = self.request("GET", "/version")
+            minor = int(re.sub(r"\D.*", "", answer["minor"]) or 0)
+            if (int(answer["major"]), minor) < (1, 22):
+                raise UnsupportedVersion(
+                    f"{self.address} runs Kubernetes {answer['gitVersion']}; server-side apply needs 1.22 or newer"
+                )
+            self._discovery.version = str(answer["gitVersion"])
+        return self._discovery.version
+
+    def resource(self, api_version: str, kind: str) -> Resource:
+        """Return where the cluster serves a kind; the answer is cached, a missing kind is asked for again.
+
+        Raises UnknownKind where it is not served.
+        """
+        self.version()
+        return self._discovery.resource(self, api_version, kind)
+
+    def resources(self) -> list[Resource]:
+        """Return every kind the cluster serves, each once, in its preferred version; asked for anew."""
+        self.version()
+        return self._discovery.everything(self)
+
+    def request(
+        self,
+        method: Method,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        timeout: float = 60.0,
+        patience: float | None = None,
+    ) -> Any:
+        """Send one request and return the decoded JSON answer.
+
+        Args:
+            method: the HTTP method; all but POST are sent again where the answer was lost.
+            path: below the server, from the first slash, quoted where needed.
+            query: query parameters.
+            body: data that JSON can hold, or None.
+            content_type: of the body.
+            accept: wanted form of the answer.
+            timeout: seconds to wait for one answer (not counting repetitions).
+            patience: seconds for which to go on trying; the client's own if None.
+
+        Raises ApiError for a refusal, ApiUnreachable when the server stayed away for `patience` seconds,
+        ApiUntrusted where TLS fails for good.
+        """
+        raw = self.fetch(
+            method,
+            path,
+            query=query,
+            body=body,
+            content_type=content_type,
+            accept=accept,
+            timeout=timeout,
+            patience=patience,
+        )
+        return json.loads(raw)
+
+    def fetch(
+        self,
+        method: Method,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        accept: str = "*/*",
+        timeout: float = 60.0,
+        patience: float | None = None,
+    ) -> bytes:
+        """Send one request and return the answer's bytes; arguments and errors as in `request`."""
+        url = f"{path}?{urlencode(query)}" if query else path
+        headers = {**self._headers, "Accept": accept}
+        # Emoji must travel as themselves: the API server refuses JSON's surrogate escapes.
+        data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        if data is not None:
+            headers["Content-Type"] = content_type
+        patience = self.patience if patience is None else patience
+        deadline = time.monotonic() + patience
+        attempt = 0
+        while True:
+            trouble, retry_after = "", 0.0
+            try:
+                answer = self._pool.request(
+                    method,
+                    url,
+                    body=data,
+                    headers=headers,
+                    timeout=urllib3.Timeout(connect=5.0, read=timeout),
+                    retries=False,
+                    redirect=False,
+                )
+            except urllib3.exceptions.SSLError as error:
+                if _certificate_trouble(error):
+                    raise ApiUntrusted(self._untrusted(error)) from None
+                trouble = _plain(error)
+            except urllib3.exceptions.NewConnectionError as error:
+                trouble = _plain(error)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                trouble = _plain(error)
+                if method == "POST" and not _never_sent(error):
+                    raise ApiUnreachable(f"{self.address} broke off while answering: {trouble}") from None
+            else:
+                if answer.status < 300:
+                    return answer.data
+                refusal = _refusal(answer.status, answer.data)
+                if not _transient(refusal):
+                    raise refusal
+                trouble = str(refusal)
+                with suppress(ValueError):
+                    retry_after = float(answer.headers.get("Retry-After", 0))
+            # 50 ms, 100 ms, ... 1 s, each a little off, so that many workers do not come back as one.
+            pause = max(min(0.05 * 2**attempt, 1.0) * random.uniform(0.8, 1.2), min(retry_after, 5.0))
+            attempt += 1
+            if time.monotonic() + pause > deadline:
+                raise ApiUnreachable(
+                    f"the API server at {self.address} does not answer: {trouble} (tried for {patience:g} s). "
+                    "Is kube-apiserver running on the control plane?"
+                )
+            time.sleep(pause)
+
+    def _untrusted(self, error: Exception) -> str:
+        name = self.tls_server_name or self.host
+        return (
+            f"TLS with the API server at {self.address} failed: {_plain(error)}. The kubeconfig's CA and client "
+            f"certificate must be this cluster's, and the server's certificate must carry the name {name!r}"
+        )
+
+
+def connect(
+    kubeconfig: Mapping[str, Any],
+    *,
+    server: str | None = None,
+    tls_server_name: str | None = None,
+    context: str | None = None,
+    patience: float = 15.0,
+) -> Client:
+    """Make a client from a kubeconfig; sends nothing yet.
+
+    Proxy variables and REQUESTS_CA_BUNDLE in the environment are ignored; certificates are always verified.
+
+    Args:
+        kubeconfig: the decoded document. Certificates and keys as data (kept in memory) or as file paths; a token,
+            a token file, or an exec plugin.
+        server: URL that replaces the kubeconfig's, such as a tunnel's "https://127.0.0.1:40123".
+        tls_server_name: name to ask for and to verify in the server's certificate ("kubernetes" through a tunnel).
+        context: name of the context to use; the current one if None.
+        patience: seconds for which a server that is away, restarting or overloaded is tried again.
+
+    Raises KubeError where the kubeconfig is incomplete.
+    """
+    cluster, user = _selected(kubeconfig, context)
+    address = server or cluster.get("server") or ""
+    url = urlsplit(address)
+    if url.scheme != "https" or not url.hostname:
+        raise KubeError(f"kubeconfig: the server must be an https:// URL, not {address!r}")
+    if cluster.get("insecure-skip-tls-verify"):
+        raise KubeError("kubeconfig: insecure-skip-tls-verify is refused; give certificate-authority-data instead")
+    authority = _material(cluster, "certificate-authority")
+    user = _with_exec(user, cluster)
+    name = tls_server_name or cluster.get("tls-server-name")
+    tls = _tls(authority, user)
+    pool = urllib3.HTTPSConnectionPool(
+        url.hostname,
+        url.port or 443,
+        maxsize=CONNECTIONS,
+        block=True,
+        ssl_context=tls,
+        server_hostname=name,
+        assert_hostname=name,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+    )
+    # The CA tells clusters apart even behind tunnels, whose ports are used again for another cluster.
+    identity = hashlib.sha256((cluster.get("server", "") + "\n" + (authority or b"").decode()).encode()).hexdigest()
+    return Client(
+        pool,
+        tls=tls,
+        tls_server_name=name,
+        headers=_token_header(user),
+        address=address,
+        patience=patience,
+        discovery=_discoveries.setdefault(identity, Discovery()),
+    )
+
+
+def _selected(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the cluster and user entries of the wanted context."""
+
+    def entry(group: str, item: str, name: str | None) -> dict[str, Any]:
+        for candidate in kubeconfig.get(group) or ():
+            if candidate.get("name") == name:
+                return candidate.get(item) or {}
+        raise KubeError(f"kubeconfig: there is no {item} named {name!r}")
+
+    chosen = entry("contexts", "context", context or kubeconfig.get("current-context"))
+    return entry("clusters", "cluster", chosen.get("cluster")), entry("users", "user", chosen.get("user"))
+
+
+def _material(entry: Mapping[str, Any], key: str) -> bytes | None:
+    """Return a certificate or key given as base64 data or as the path of a file."""
+    if data := entry.get(f"{key}-data"):
+        try:
+            return base64.b64decode(data, validate=True)
+        except ValueError:
+            raise KubeError(f"kubeconfig: {key}-data is not base64") from None
+    if path := entry.get(key):
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise KubeError(f"kubeconfig: {key} cannot be read: {error}") from None
+    return None
+
+
+def _with_exec(user: dict[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
+    """Return the user entry with what its exec plugin answers (cloud clusters' kubeconfigs), if it has one."""
+    if not user.get("exec"):
+        return user
+    # A third of a second to import, so only where it is needed.
+    from kubernetes.config.exec_provider import ExecProvider
+    from kubernetes.config.kube_config import ConfigNode
+
+    provider: Any = ExecProvider
+    node: Any = ConfigNode
+    status = provider(node("exec", user["exec"]), None, node("cluster", cluster)).run()
+    given: dict[str, Any] = {}
+    if status.get("token"):
+        given["token"] = status["token"]
+    for ours, theirs in (
+        ("client-certificate-data", "clientCertificateData"),
+        ("client-key-data", "clientKeyData"),
+    ):
+        if status.get(theirs):
+            given[ours] = base64.b64encode(status[theirs].encode()).decode()
+    return {**user, **given}
+
+
+def _token_header(user: Mapping[str, Any]) -> dict[str, str]:
+    token = user.get("token")
+    if not token and (path := user.get("tokenFile")):
+        try:
+            token = Path(path).read_text().strip()
+        except OSError as error:
+            raise KubeError(f"kubeconfig: tokenFile cannot be read: {error}") from None
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _tls(authority: bytes | None, user: Mapping[str, Any]) -> ssl.SSLContext:
+    """Make the TLS settings: the cluster's CA alone is trusted, the client's certificate comes from memory."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    certificate, key = _material(user, "client-certificate"), _material(user, "client-key")
+    if (certificate is None) != (key is None):
+        raise KubeError("kubeconfig: client-certificate and client-key must both be given")
+    try:
+        if authority is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(cadata=authority.decode())
+        if certificate is not None and key is not None:
+            with _in_memory(certificate) as certificate_path, _in_memory(key) as key_path:
+                context.load_cert_chain(certificate_path, key_path)
+    except (ssl.SSLError, ValueError):
+        raise KubeError("kubeconfig: a certificate or key in it is damaged, or the two do not match") from None
+    return context
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """Give bytes a path that never touches a disk: OpenSSL reads keys from files only."""
+    descriptor = os.memfd_create("meshstrap")
+    try:
+        os.write(descriptor, content)
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(status: int, data: bytes) -> ApiError:
+    """Read the Status object of a refused request; a proxy in between may have sent plain text instead."""
+    try:
+        answer = json.loads(data)
+        reason, message, details = answer["reason"], answer["message"], answer.get("details")
+    except (ValueError, KeyError, TypeError):
+        reason, message, details = "", data.decode(errors="replace").strip()[:500] or "no explanation", None
+    if status == 401:
+        message = "the cluster does not accept the kubeconfig's credentials"
+    return ApiError(status, reason, message, details=details)
+
+
+def _transient(refusal: ApiError) -> bool:
+    """Whether the same request may succeed in a moment; an HTTP 500 for an unknown field never does."""
+    if refusal.status in (429, 503):
+        return True
+    return refusal.status in (500, 504) and _BUSY.search(refusal.message) is not None
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the exception that urllib3 wrapped."""
+    while True:
+        inner = (
+            error.__cause__
+            or error.__context__
+            or next((item for item in reversed(error.args) if isinstance(item, BaseException)), None)
+        )
+        if inner is None:
+            return error
+        error = inner
+
+
+def _plain(error: BaseException) -> str:
+    """Say what went wrong without urllib3's object addresses."""
+    root = _root(error)
+    if isinstance(root, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(root, TimeoutError):
+        return "no answer in time"
+    if isinstance(root, ssl.SSLCertVerificationError):
+        return root.verify_message or str(root)
+    text = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
+    return re.sub(r"\s*\(_ssl\.c:\d+\)|<[^>]*0x[0-9a-f]+>:?\s*", "", text) or type(root).__name__
+
+
+def _certificate_trouble(error: BaseException) -> bool:
+    """Whether TLS failed over certificates; a tunnel whose far end is down only cuts the handshake short."""
+    root = _root(error)
+    return isinstance(root, ssl.SSLCertVerificationError) or (
+        isinstance(root, ssl.SSLError) and not isinstance(root, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    )
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether a request failed before it could reach the server, so that sending it again is safe."""
+    return isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)

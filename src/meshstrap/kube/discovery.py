@@ -1,0 +1,107 @@
+"""What kinds a cluster serves and where: asked for one group at a time, kept per cluster."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from meshstrap.kube.errors import ApiError, ApiUnreachable, UnknownKind
+
+if TYPE_CHECKING:
+    from meshstrap.kube.connect import Client
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind as the API server serves it."""
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool
+    verbs: frozenset[str] = frozenset()
+
+    def path(self, namespace: str | None = None, name: str | None = None) -> str:
+        """Return the URL path of one object, or of all (of a namespace, of the cluster) without a name."""
+        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        parts = [root]
+        if self.namespaced and namespace:
+            parts.append(f"namespaces/{quote(namespace, safe='')}")
+        parts.append(self.plural)
+        if name is not None:
+            # RBAC names hold colons, which are legal here; anything else that is not plain is quoted.
+            parts.append(quote(name, safe=":"))
+        return "/".join(parts)
+
+    @property
+    def group(self) -> str:
+        """API group, empty for the core one."""
+        return self.api_version.rpartition("/")[0]
+
+
+class Discovery:
+    """The kinds of one cluster, learnt as they are needed; shared by all clients of that cluster."""
+
+    def __init__(self) -> None:
+        self.version: str | None = None
+        self._kinds: dict[str, dict[str, Resource]] = {}
+
+    def resource(self, client: Client, api_version: str, kind: str) -> Resource:
+        """Return a kind's resource; raises UnknownKind where the cluster does not serve it (asked just now)."""
+        found = self._kinds.get(api_version, {}).get(kind) or self._learn(client, api_version).get(kind)
+        if found is None:
+            raise UnknownKind(
+                f"the cluster serves no kind {kind} in {api_version}; is its CustomResourceDefinition installed?"
+            )
+        return found
+
+    def everything(self, client: Client) -> list[Resource]:
+        """Return every kind once, in its group's preferred version, asking the cluster anew."""
+        versions = list(client.request("GET", "/api")["versions"])
+        groups = client.request("GET", "/apis")["groups"]
+        preferred = versions + [group["preferredVersion"]["groupVersion"] for group in groups]
+        # A kind that only an older version of its group serves is still worth knowing.
+        others = [
+            version["groupVersion"]
+            for group in groups
+            for version in group["versions"]
+            if version["groupVersion"] not in preferred
+        ]
+
+        def learn(api_version: str) -> dict[str, Resource]:
+            try:
+                return self._learn(client, api_version, patience=1.0)
+            except ApiUnreachable:
+                # An aggregated API (metrics, say) whose own server is away; were it the API server itself,
+                # the requests above would have failed.
+                return {}
+
+        with ThreadPoolExecutor(8) as workers:
+            learnt = list(workers.map(learn, preferred + others))
+        kinds: dict[tuple[str, str], Resource] = {}
+        for resources in learnt:
+            for resource in resources.values():
+                kinds.setdefault((resource.group, resource.kind), resource)
+        return list(kinds.values())
+
+    def _learn(self, client: Client, api_version: str, *, patience: float | None = None) -> dict[str, Resource]:
+        """Ask for one group and version; one that the cluster does not know holds no kinds."""
+        path = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+        try:
+            answer = client.request("GET", path, patience=patience)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self._kinds.pop(api_version, None)
+            return {}
+        kinds = {
+            item["kind"]: Resource(
+                api_version, item["kind"], item["name"], item["namespaced"], frozenset(item["verbs"])
+            )
+            for item in answer["resources"]
+            if "/" not in item["name"]
+        }
+        self._kinds[api_version] = kinds
+        return kinds

@@ -1,0 +1,71 @@
+"""What can go wrong between us and a cluster, in words that name the object and what to do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+# How the kinds' validations say it; there is no reason of its own for it.
+_IMMUTABLE = re.compile(
+    r"immutable|updates to \w+ spec for fields other than|may not change once set|pod updates may not change fields"
+)
+
+
+class KubeError(Exception):
+    """Anything this package raises on purpose; its text is fit for a person and holds no secret."""
+
+
+class ApiUnreachable(KubeError):
+    """The API server could not be reached, or stopped answering, for as long as the client was patient."""
+
+
+class ApiUntrusted(KubeError):
+    """The server's certificate is not what the kubeconfig says, or ours was refused during the handshake."""
+
+
+class UnsupportedVersion(KubeError):
+    """The cluster is older than server-side apply (Kubernetes 1.22)."""
+
+
+class UnknownKind(KubeError):
+    """The cluster serves no such kind in this apiVersion (a missing CustomResourceDefinition, mostly)."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One cause in a refusal of the API server: a field and what is wrong with it."""
+
+    reason: str
+    message: str
+    field: str
+
+
+class ApiError(KubeError):
+    """The API server refused a request; `status`, `reason`, `message` and `causes` are its own words."""
+
+    def __init__(self, status: int, reason: str, message: str, *, details: dict[str, Any] | None = None) -> None:
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.details = details or {}
+        self.causes = tuple(
+            Cause(cause.get("reason", ""), cause.get("message", ""), cause.get("field", ""))
+            for cause in self.details.get("causes") or ()
+        )
+        super().__init__(f"{message} (HTTP {status} {reason})".replace("  ", " "))
+
+    @property
+    def namespace_missing(self) -> bool:
+        """Whether the refusal means that the object's namespace is not there."""
+        return self.status == 404 and self.details.get("kind") == "namespaces"
+
+    @property
+    def immutable(self) -> bool:
+        """Whether the refusal means that a field cannot be changed on the standing object."""
+        return self.status == 422 and _IMMUTABLE.search(self.message) is not None
+
+    @property
+    def conflict(self) -> bool:
+        """Whether another field manager holds a field that was applied without force."""
+        return self.status == 409 and any(cause.reason == "FieldManagerConflict" for cause in self.causes)

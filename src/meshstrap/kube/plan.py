@@ -1,0 +1,407 @@
+"""What an apply would change: the live objects against the API server's own dry-run of our declaration.
+
+The dry-run is the truth: it runs validation, defaulting and admission. Only fields that we declare, or declared
+when we last applied, count as changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from typing_extensions import override
+
+from meshstrap.kube.compare import (
+    LAST_APPLIED,
+    Field,
+    FieldSet,
+    applied_fields,
+    declares,
+    difference,
+    differences,
+    leaves,
+    managed_fields,
+    masked,
+    union,
+)
+from meshstrap.kube.connect import APPLY_PATCH, Client
+from meshstrap.kube.discovery import Resource
+from meshstrap.kube.errors import ApiError, UnknownKind
+from meshstrap.kube.prune import orphans
+from meshstrap.kube.query import WORKERS, read_many
+from meshstrap.kube.ref import Ref
+
+Outcome = Literal["created", "configured", "unchanged", "deleted"]
+
+MANAGER = "meshstrap"
+OWNER_LABEL = "meshstrap.dev/owner"
+
+# What only the server writes; manifests saved by `kubectl get -o yaml` carry it, and some of it would be refused.
+_SERVER_METADATA = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid")
+
+_WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A field that we declare and another field manager holds with another value."""
+
+    manager: str
+    field: str
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person did it with kubectl: drift, put back like any other; a program's hold is respected."""
+        return self.manager.startswith("kubectl-")
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.field} is held by {self.manager!r}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one object.
+
+    `fields` are what differs (for configured ones), `note` says what else a person should know, `error` holds the
+    server's words where it refuses the object, `conflicts` who holds fields that we declare. `body` is what is
+    sent, `taken_over` names the client-side managers whose fields become ours.
+    """
+
+    ref: Ref
+    outcome: Outcome
+    fields: tuple[Field, ...] = ()
+    note: str = ""
+    error: str = ""
+    conflicts: tuple[Conflict, ...] = ()
+    taken_over: tuple[str, ...] = ()
+    terminating: bool = False
+    body: Mapping[str, Any] | None = None
+    resource: Resource | None = None
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Change {self}>"
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.ref} {self.outcome}" + (f" ({self.note})" if self.note else "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every declared object's change, in the order of declaration, then what is pruned."""
+
+    changes: tuple[Change, ...]
+    manager: str = MANAGER
+    namespace: str = "default"
+
+    @property
+    def pending(self) -> tuple[Change, ...]:
+        """The changes that are to be made: all but the unchanged objects."""
+        return tuple(change for change in self.changes if change.outcome != "unchanged")
+
+    @property
+    def errors(self) -> tuple[Change, ...]:
+        """The changes that the server refuses as things stand."""
+        return tuple(change for change in self.changes if change.error)
+
+    @override
+    def __str__(self) -> str:
+        counts = {
+            outcome: sum(change.outcome == outcome for change in self.changes)
+            for outcome in ("created", "configured", "unchanged", "deleted")
+        }
+        return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing declared"
+
+
+def plan(
+    client: Client,
+    objects: Iterable[Mapping[str, Any]],
+    *,
+    manager: str = MANAGER,
+    owner: str | None = None,
+    prune: bool = False,
+    prune_namespaces: bool = False,
+    namespace: str = "default",
+    take_over: Collection[str] = (),
+) -> Plan:
+    """Find out what applying objects would change; changes nothing.
+
+    An object whose namespace or kind is not there yet is "created". An object that the server refuses keeps its
+    place with `error` set: that may be cured by what is applied before it, so it is not raised.
+
+    Args:
+        client: the connection.
+        objects: the declaration, as `manifests.load` returns it; not altered.
+        manager: our field manager's name, the same for ever.
+        owner: name of this set, put on each object as the label meshstrap.dev/owner.
+        prune: whether objects that carry the owner's label and are no longer declared are to be deleted.
+        prune_namespaces: whether that goes for namespaces too, with all that is in them.
+        namespace: for objects of namespaced kinds that name none.
+        take_over: further field managers whose fields become ours, besides kubectl's client-side apply.
+
+    Raises ValueError for prune without owner; what `Client.request` raises when the server cannot be reached.
+    """
+    if prune and not owner:
+        raise ValueError("prune needs an owner: without its label nobody knows what was once declared")
+    declared = [_prepared(item, owner) for item in objects]
+    defined = _defined_kinds(declared)
+    targets = [_target(client, item, defined, namespace) for item in declared]
+    served = [(ref, resource) for ref, resource, known in targets if known and resource is not None]
+    live = read_many(client, served)
+    going = {
+        ref.name for ref, item in live.items() if ref.kind == "Namespace" and "deletionTimestamp" in item["metadata"]
+    }
+
+    def one(index: int) -> Change:
+        ref, resource, known = targets[index]
+        body = declared[index]
+        if not known or resource is None:
+            return Change(ref, "created", note="its kind is not there yet", body=body, resource=resource)
+        standing = live.get(ref)
+        if standing is not None and "deletionTimestamp" in standing["metadata"]:
+            note = "the standing one is being deleted"
+            return Change(ref, "created", note=note, terminating=True, body=body, resource=resource)
+        if ref.namespace in going:
+            return Change(ref, "created", note="its namespace is being deleted", body=body, resource=resource)
+        return _change(client, ref, resource, body, standing, manager, take_over)
+
+    with ThreadPoolExecutor(WORKERS) as workers:
+        changes = list(workers.map(one, range(len(declared))))
+    if prune and owner:
+        keep = {change.ref.identity for change in changes}
+        changes += [
+            Change(ref, "deleted", resource=resource)
+            for ref, resource in orphans(client, f"{OWNER_LABEL}={owner}", manager, keep)
+            if prune_namespaces or ref.kind != "Namespace"
+        ]
+    return Plan(tuple(changes), manager, namespace)
+
+
+def dry_run(
+    client: Client, resource: Resource, ref: Ref, body: Mapping[str, Any], manager: str, *, force: bool
+) -> dict[str, Any]:
+    """Return what the server would store if an object were applied; raises ApiError where it refuses."""
+    query = {"dryRun": "All", "fieldManager": manager, "force": "true" if force else "false"}
+    answer: dict[str, Any] = client.request(
+        "PATCH", resource.path(ref.namespace, ref.name), query=query, body=body, content_type=APPLY_PATCH
+    )
+    return answer
+
+
+def conflicts_in(error: ApiError) -> tuple[Conflict, ...]:
+    """Return who holds what, from a conflict that the server reports."""
+    return tuple(
+        Conflict(match[1] if match else cause.message, cause.field)
+        for cause in error.causes
+        if cause.reason == "FieldManagerConflict"
+        for match in [re.match(r'conflict with "([^"]*)"', cause.message)]
+    )
+
+
+def words(error: Exception, body: Mapping[str, Any]) -> str:
+    """Return an error's text fit to be shown; what is in a Secret, the server may have quoted, so it is masked."""
+    text = str(error)
+    if body.get("kind") != "Secret":
+        return text
+    for key in ("data", "stringData"):
+        for value in _scalars(body.get(key)):
+            spellings = {value, json.dumps(value)[1:-1]}
+            try:
+                decoded = base64.b64decode(value, validate=True).decode()
+                spellings |= {decoded, json.dumps(decoded)[1:-1]}
+            except ValueError:
+                pass
+            # Short ones are digits and letters that stand everywhere; the quotes' masking below gets those.
+            for spelling in sorted(spellings, key=len, reverse=True):
+                if len(spelling) > 2:
+                    text = text.replace(spelling, "***")
+    text = re.sub(r'"(?:[^"\\]|\\.)*"', '"***"', text)
+    return re.sub(r"(?<=number )\S+", "***", text)
+
+
+def _prepared(item: Mapping[str, Any], owner: str | None) -> dict[str, Any]:
+    """Return an object as it is sent: without what only the server writes, with its owner's label."""
+    body = copy.deepcopy(dict(item))
+    body.pop("status", None)
+    metadata = body["metadata"]
+    for key in _SERVER_METADATA:
+        metadata.pop(key, None)
+    if owner:
+        metadata["labels"] = {**(metadata.get("labels") or {}), OWNER_LABEL: owner}
+    if body["kind"] == "Secret" and isinstance(body.get("stringData"), Mapping):
+        # Ownership of stringData would be recorded under that name, and a key dropped from it stay in data for ever.
+        text = body.pop("stringData")
+        encoded = {
+            key: base64.b64encode(value.encode()).decode() if isinstance(value, str) else value
+            for key, value in text.items()
+        }
+        body["data"] = {**(body.get("data") or {}), **encoded}
+    return body
+
+
+def _defined_kinds(objects: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Resource]:
+    """Return the kinds that CustomResourceDefinitions among the objects bring."""
+    defined: dict[tuple[str, str], Resource] = {}
+    for item in objects:
+        if item["kind"] == "CustomResourceDefinition":
+            spec = item.get("spec") or {}
+            names = spec.get("names") or {}
+            for version in spec.get("versions") or ():
+                api_version = f"{spec.get('group')}/{version.get('name')}"
+                kind = str(names.get("kind"))
+                defined[api_version, kind] = Resource(
+                    api_version, kind, str(names.get("plural")), spec.get("scope") == "Namespaced"
+                )
+    return defined
+
+
+def _target(
+    client: Client, item: Mapping[str, Any], defined: Mapping[tuple[str, str], Resource], namespace: str
+) -> tuple[Ref, Resource | None, bool]:
+    """Return an object's full name, where it is served, and whether it is served already."""
+    ref = Ref.of(item)
+    try:
+        resource, known = client.resource(ref.api_version, ref.kind), True
+    except UnknownKind:
+        found = defined.get((ref.api_version, ref.kind))
+        if found is None:
+            return ref, None, False
+        resource, known = found, False
+    if not resource.namespaced:
+        ref = replace(ref, namespace="")
+    elif not ref.namespace:
+        ref = replace(ref, namespace=namespace)
+    return ref, resource, known
+
+
+def _change(
+    client: Client,
+    ref: Ref,
+    resource: Resource,
+    body: dict[str, Any],
+    live: dict[str, Any] | None,
+    manager: str,
+    take_over: Collection[str],
+) -> Change:
+    """Return what becomes of one object of a kind that is served."""
+    base = Change(ref, "created" if live is None else "configured", body=body, resource=resource)
+    if live is not None and ref.kind in _WEBHOOK_KINDS:
+        body = _without_cluster_fields(body, live, manager)
+        base = replace(base, body=body)
+    conflicts: tuple[Conflict, ...] = ()
+    try:
+        try:
+            planned = dry_run(client, resource, ref, body, manager, force=False)
+        except ApiError as error:
+            if not error.conflict:
+                raise
+            conflicts = conflicts_in(error)
+            planned = dry_run(client, resource, ref, body, manager, force=True)
+    except ApiError as error:
+        if error.namespace_missing:
+            return replace(base, outcome="created", note=f"namespace {ref.namespace} is not there yet")
+        return replace(base, error=words(error, body), conflicts=conflicts)
+    if live is None:
+        return base
+    fields = differences(live, planned, manager)
+    ours, wanted = applied_fields(live, manager), applied_fields(planned, manager)
+    taken = tuple(sorted({entry["manager"] for entry in entries_to_take(live, take_over)}))
+    notes = []
+    if taken:
+        fields += _dropped_by_take_over(live, planned, manager, take_over)
+        notes.append(f"taken over from {', '.join(taken)}")
+    elif not ours and wanted:
+        others = sorted({entry.get("manager", "") for entry in managed_fields(live) if not entry.get("subresource")})
+        notes.append(f"first applied by {manager}; made by {', '.join(others) or 'an unknown manager'}")
+    elif ours != wanted and not fields:
+        notes.append("same values; which fields are declared changes")
+    if not fields and not taken and ours == wanted:
+        return replace(base, outcome="unchanged")
+    foreign = [conflict for conflict in conflicts if not conflict.by_hand]
+    notes += [str(conflict) for conflict in foreign]
+    if ref.kind == "Secret":
+        fields = [masked(field) for field in fields]
+    return replace(base, fields=tuple(fields), note="; ".join(notes), conflicts=conflicts, taken_over=taken)
+
+
+def entries_to_take(live: Mapping[str, Any], take_over: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the managedFields entries whose fields become ours: client-side apply's, and the managers named."""
+
+    def client_side(entry: Mapping[str, Any]) -> bool:
+        owned = entry.get("fieldsV1") or {}
+        annotations = owned.get("f:metadata", {}).get("f:annotations", {})
+        return entry.get("manager") == "kubectl-client-side-apply" or f"f:{LAST_APPLIED}" in annotations
+
+    return [
+        entry
+        for entry in managed_fields(live)
+        if not entry.get("subresource")
+        and ((entry.get("operation") == "Update" and client_side(entry)) or entry.get("manager") in take_over)
+    ]
+
+
+def _dropped_by_take_over(
+    live: Mapping[str, Any], planned: Mapping[str, Any], manager: str, take_over: Collection[str]
+) -> list[Field]:
+    """Return the fields that go away because they become ours and we do not declare them.
+
+    Client-side apply also owns what the server defaulted when it created the object; only what its
+    last-applied annotation spells out was ever declared, and the rest comes back as the same defaults.
+    """
+    taken = entries_to_take(live, take_over)
+    spelt = json.loads(live["metadata"].get("annotations", {}).get(LAST_APPLIED) or "{}")
+    ours: list[FieldSet] = []
+    for entry in taken:
+        fields = entry.get("fieldsV1") or {}
+        if entry.get("operation") == "Update" and spelt:
+            annotation: FieldSet = {"f:metadata": {"f:annotations": {f"f:{LAST_APPLIED}": {}}}}
+            fields = union([declares(spelt, fields), annotation])
+        ours.append(fields)
+    held = [applied_fields(planned, manager)]
+    held += [entry.get("fieldsV1") or {} for entry in managed_fields(live) if entry not in taken]
+    return leaves(live, difference(union(ours), union(held)))
+
+
+def _without_cluster_fields(body: dict[str, Any], live: Mapping[str, Any], manager: str) -> dict[str, Any]:
+    """Return a webhook configuration without what the webhook's own server keeps writing into it.
+
+    istiod (and cert-manager's injector) write caBundle, and istiod flips failurePolicy once it is up; both would
+    be conflicts, or drift for ever. A field that is ours alone stays declared.
+    """
+    held: dict[str, set[str]] = {}
+    for entry in managed_fields(live):
+        if entry.get("manager") == manager or str(entry.get("manager")).startswith("kubectl"):
+            continue
+        for key, below in (entry.get("fieldsV1") or {}).get("f:webhooks", {}).items():
+            if key.startswith("k:"):
+                names = held.setdefault(json.loads(key[2:]).get("name", ""), set())
+                names |= {"caBundle"} if "f:caBundle" in below.get("f:clientConfig", {}) else set()
+                names |= {"failurePolicy"} if "f:failurePolicy" in below else set()
+    webhooks = copy.deepcopy(body.get("webhooks") or [])
+    for webhook in webhooks:
+        names = held.get(webhook.get("name", ""), set())
+        if "caBundle" in names:
+            (webhook.get("clientConfig") or {}).pop("caBundle", None)
+        if "failurePolicy" in names:
+            webhook.pop("failurePolicy", None)
+    return {**body, "webhooks": webhooks} if "webhooks" in body else body
+
+
+def _scalars(value: Any) -> Iterable[str]:
+    """Yield every plain value in some data, as text."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _scalars(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _scalars(inner)
+    elif value is not None:
+        yield str(value)

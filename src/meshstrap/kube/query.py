@@ -1,0 +1,154 @@
+"""Reading objects: one, many, all of a kind; and picking from them with jmespath."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import Any
+
+import jmespath
+
+from meshstrap.kube.connect import Client
+from meshstrap.kube.discovery import Resource
+from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
+from meshstrap.kube.ref import Ref
+
+# Requests in flight for one bulk read, dry-run or apply.
+WORKERS = 8
+
+# Objects a page; also how many others may sit beside those that a bulk read wants before it reads singly.
+PAGE = 500
+
+
+def get(client: Client, api_version: str, kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+    """Return one object, or None where it, its namespace or its kind is not there."""
+    try:
+        resource = client.resource(api_version, kind)
+    except UnknownKind:
+        return None
+    return read(client, resource, namespace, name)
+
+
+def list(
+    client: Client,
+    api_version: str,
+    kind: str,
+    namespace: str | None = None,
+    *,
+    labels: str = "",
+    fields: str = "",
+) -> builtins.list[dict[str, Any]]:
+    """Return all objects of a kind, in a namespace or the whole cluster; none where the kind is not served.
+
+    Args:
+        client: the connection.
+        api_version: such as "apps/v1".
+        kind: such as "Deployment".
+        namespace: one namespace, or None for all.
+        labels: label selector as kubectl writes it ("app=web,tier!=db").
+        fields: field selector ("status.phase=Running").
+    """
+    try:
+        resource = client.resource(api_version, kind)
+    except UnknownKind:
+        return []
+    return builtins.list(pages(client, resource, namespace, labels=labels, fields=fields))
+
+
+def select(objects: Iterable[Mapping[str, Any]], expression: str) -> Any:
+    """Return what a jmespath expression picks from a list of objects.
+
+    Raises KubeError where the expression is malformed.
+    """
+    try:
+        return jmespath.search(expression, builtins.list(objects))
+    except jmespath.exceptions.JMESPathError as error:
+        raise KubeError(f"jmespath expression {expression!r}: {error}") from None
+
+
+def read(client: Client, resource: Resource, namespace: str | None, name: str) -> dict[str, Any] | None:
+    """Return one object of a known resource, or None."""
+    try:
+        item: dict[str, Any] = client.request("GET", resource.path(namespace, name))
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+    return item
+
+
+def pages(
+    client: Client, resource: Resource, namespace: str | None = None, *, labels: str = "", fields: str = ""
+) -> Iterator[dict[str, Any]]:
+    """Yield all objects of a known resource, page by page, each with its kind and apiVersion (a list lacks them)."""
+    query = {"limit": str(PAGE)}
+    if labels:
+        query["labelSelector"] = labels
+    if fields:
+        query["fieldSelector"] = fields
+    while True:
+        try:
+            answer = client.request("GET", resource.path(namespace), query=query)
+        except ApiError as error:
+            # 410: the cluster forgot where we were in its list (slow reader); whoever called starts anew.
+            # 404: the kind went away since it was discovered.
+            if error.status == 404:
+                return
+            raise
+        for item in answer["items"]:
+            yield {"apiVersion": resource.api_version, "kind": resource.kind, **item}
+        position = answer["metadata"].get("continue")
+        if not position:
+            return
+        query["continue"] = position
+
+
+def read_many(
+    client: Client, wanted: Iterable[tuple[Ref, Resource]], *, together: int = 4
+) -> dict[Ref, dict[str, Any]]:
+    """Return those of many objects that are there, with as few requests as is sensible, concurrently.
+
+    Args:
+        client: the connection.
+        wanted: the objects' names and their kinds' resources.
+        together: from how many objects of one kind and namespace on they are listed rather than read singly.
+    """
+    ordered = sorted(wanted, key=lambda pair: pair[0])
+    groups = [
+        builtins.list(group)
+        for _, group in groupby(ordered, key=lambda pair: (pair[0].api_version, pair[0].kind, pair[0].namespace))
+    ]
+
+    def one(pair: tuple[Ref, Resource]) -> tuple[Ref, dict[str, Any] | None]:
+        ref, resource = pair
+        return ref, read(client, resource, ref.namespace, ref.name)
+
+    def listed(group: builtins.list[tuple[Ref, Resource]]) -> dict[Ref, dict[str, Any]]:
+        first, resource = group[0]
+        names = {ref.name: ref for ref, _ in group}
+        found: dict[Ref, dict[str, Any]] = {}
+        limit = max(PAGE, 4 * len(group))
+        for seen, item in enumerate(pages(client, resource, first.namespace or None)):
+            if (ref := names.get(item["metadata"]["name"])) is not None:
+                found[ref] = item
+            if seen >= limit or len(found) == len(group):
+                break
+        else:
+            return found
+        # Few of ours among very many others: the rest is cheaper to read singly.
+        for ref in names.values():
+            single = None if ref in found else read(client, resource, ref.namespace, ref.name)
+            if single is not None:
+                found[ref] = single
+        return found
+
+    objects: dict[Ref, dict[str, Any]] = {}
+    with ThreadPoolExecutor(WORKERS) as workers:
+        lists = [workers.submit(listed, group) for group in groups if len(group) >= together]
+        singles = workers.map(one, [pair for group in groups if len(group) < together for pair in group])
+        for future in lists:
+            objects.update(future.result())
+        objects.update((ref, item) for ref, item in singles if item is not None)
+    return objects
