@@ -1,0 +1,321 @@
+"""Run a scenario's proof: preflight, converge, control, probe, collect, judge; only converge is ever retried.
+
+A scenario is a folder with `manifests.yaml` and a subclass of `Scenario`. What it claims and how it looks is its own;
+the order of the phases, the deadlines, the evidence file and what an interrupted look means are here, once.
+Applying the objects is the business of the operation, and is over when a proof begins.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from meshstrap.evidence import report
+from meshstrap.evidence.verdict import Outcome, Verdict
+from meshstrap.kube import manifests
+from meshstrap.kube.errors import KubeError
+from meshstrap.kube.plan import Change, plan
+from meshstrap.scenarios.site import Site
+
+Object = dict[str, Any]
+# Observations are what JSON can hold: they are written down as they were seen, and judged from what was written.
+Observation = dict[str, Any]
+
+CONVERGE_SECONDS = 60.0
+CONVERGE_PAUSE = 0.2
+# Access-log lines were seen 0.5 to 0.9 s after the request; a loaded machine needs longer.
+COLLECT_SECONDS = 15.0
+COLLECT_PAUSE = 0.25
+
+
+@dataclass(frozen=True)
+class Round:
+    """One declared series of requests, and the chance of refusing an honest mesh that it is judged by."""
+
+    n: int
+    alpha: Fraction
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A finished proof: the verdict, the evidence file, and the command with which to look by hand."""
+
+    scenario: str
+    verdict: Verdict
+    report: Path
+    try_it: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines for the terminal: verdict, reasons and witnesses, rule, evidence, what to try."""
+        return [
+            f"{self.scenario}: {self.verdict.line}",
+            *(f"  {line}" for line in self.verdict.lines),
+            f"  judged by: {self.verdict.rule}",
+            f"  evidence: {self.report}",
+            *([f"  try it: {self.try_it}"] if self.try_it else []),
+        ]
+
+
+class Scenario(ABC):
+    """What a scenario tells the engine. One instance a scenario; it keeps nothing between calls."""
+
+    name: str
+    namespace: str
+
+    @property
+    def owner(self) -> str:
+        """The value of the owner label on the scenario's objects."""
+        return self.name
+
+    @abstractmethod
+    def parameters(self, data: Mapping[str, object]) -> dict[str, Any]:
+        """Read the scenario's parameters from the site's flat data.
+
+        Raises:
+            ParameterError: a datum that cannot be used.
+        """
+
+    @abstractmethod
+    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:
+        """Set the parameters on the parsed manifests, in place."""
+
+    @abstractmethod
+    def claim(self, parameters: Mapping[str, Any]) -> str:
+        """Say in one sentence what is to be proved."""
+
+    @abstractmethod
+    def preflight(self, site: Site, objects: list[Object]) -> list[str]:
+        """Look for what the proof needs; each sentence names what is missing and what to do. Changes nothing."""
+
+    @abstractmethod
+    def differences(self, site: Site, objects: list[Object]) -> list[str]:
+        """Compare what each relevant proxy holds with the objects; a sentence a difference, empty when converged."""
+
+    @abstractmethod
+    def control(self, site: Site, objects: list[Object]) -> Observation:
+        """Observe the negative control: without the cause, the effect is absent."""
+
+    @abstractmethod
+    def rounds(self, parameters: Mapping[str, Any]) -> tuple[Round, ...]:
+        """Declare the series of requests before the first one is sent; the last one alone decides if it is run."""
+
+    @abstractmethod
+    def probe(self, site: Site, parameters: Mapping[str, Any], series: Round) -> Observation:
+        """Send a series, once, and note what came back for each request."""
+
+    @abstractmethod
+    def collect(self, site: Site, observed: Observation) -> bool:
+        """Add what other witnesses say to what `probe` noted; tell whether every request is accounted for."""
+
+    @abstractmethod
+    def undecided(self, observation: Observation) -> bool:
+        """Tell whether the next declared round is to decide. Pure."""
+
+    @abstractmethod
+    def judge(self, observation: Observation) -> Verdict:
+        """Judge what was observed. Pure."""
+
+    def try_it(self, site: Site) -> str:
+        """Give the command with which a person can look; empty for none."""
+        return ""
+
+    @property
+    def manifests(self) -> Path:
+        """The scenario's manifests, beside its module."""
+        module = sys.modules[type(self).__module__]
+        return Path(str(module.__file__)).with_name("manifests.yaml")
+
+    def objects(
+        self, parameters: Mapping[str, Any], *, image: Callable[[str], str] = lambda reference: reference
+    ) -> list[Object]:
+        """Give the objects to apply: the manifests with parameters set and images renamed.
+
+        Args:
+            parameters: what `parameters` gave.
+            image: gives the reference to use for a reference in the manifests (data `images`).
+
+        Returns:
+            A fresh copy of the objects, in the order of the file.
+        """
+        objects = copy.deepcopy(manifests.load(self.manifests))
+        self.set_parameters(objects, parameters)
+        for container in _containers(objects):
+            container["image"] = image(container["image"])
+        return objects
+
+    def images(self) -> list[str]:
+        """List the image references of the manifests, each once, in the order of the file."""
+        found = [container["image"] for container in _containers(manifests.load(self.manifests))]
+        return list(dict.fromkeys(found))
+
+
+def prove(
+    scenario: Scenario,
+    data: Mapping[str, object],
+    site: Site,
+    *,
+    image: Callable[[str], str] = lambda reference: reference,
+) -> Proof:
+    """Prove a scenario on a site where it is applied; changes nothing there.
+
+    Args:
+        scenario: what to prove.
+        data: the site's flat data, for the scenario's parameters.
+        site: where.
+        image: gives the reference to use for a reference in the manifests, as it was applied.
+
+    Returns:
+        The verdict and the evidence file that was written; whatever the cluster or the network does is a verdict.
+
+    Raises:
+        ParameterError: the data hold a parameter that cannot be used.
+        OSError: the evidence file cannot be written.
+    """
+    parameters = scenario.parameters(data)
+    objects = scenario.objects(parameters, image=image)
+    started = site.clock.now()
+    observation: Observation = {"parameters": dict(parameters), "seconds": {}}
+    try:
+        verdict = _phases(scenario, parameters, objects, site, observation)
+    except KubeError as error:
+        verdict = Verdict(
+            Outcome.INCONCLUSIVE, f"the cluster could not be asked: {error}", "every phase must see what it looks at"
+        )
+    content = {
+        "scenario": scenario.name,
+        "claim": scenario.claim(parameters),
+        "verdict": verdict.as_dict(),
+        "started": started.isoformat(),
+        "finished": site.clock.now().isoformat(),
+        "nodes": [{"name": node.name, "address": node.address, "url": node.url} for node in site.nodes],
+        "objects": objects,
+        "observation": observation,
+    }
+    path = report.write(site.reports, scenario.name, content, at=started)
+    return Proof(scenario.name, verdict, path, scenario.try_it(site) if verdict.passed else "")
+
+
+def _phases(
+    scenario: Scenario, parameters: dict[str, Any], objects: list[Object], site: Site, observation: Observation
+) -> Verdict:
+    phase = _Phases(scenario.name, site, observation)
+    phase.begin("preflight")
+    missing = scenario.preflight(site, objects)
+    observation["missing"] = missing
+    if missing:
+        return Verdict(
+            Outcome.INCONCLUSIVE,
+            f"not proved: {missing[0]}",
+            "the proof needs what preflight names",
+            tuple(missing[1:]),
+        )
+    phase.begin("compare")
+    drift = [_drift(change) for change in plan(site.client, objects, owner=scenario.owner).pending]
+    observation["drift"] = drift
+    if drift:
+        return Verdict(
+            Outcome.FAIL,
+            f"the cluster does not hold what is declared: {drift[0]}",
+            "every declared object is on the cluster as declared, by the API server's own dry-run",
+            tuple(drift[1:]),
+        )
+    phase.begin("converge")
+    differences = converge(lambda: scenario.differences(site, objects), site)
+    observation["differences"] = differences
+    if differences:
+        return Verdict(
+            Outcome.FAIL,
+            f"the proxies do not hold the declared configuration: {differences[0]}",
+            f"every relevant proxy holds the declared routes and endpoints within {CONVERGE_SECONDS:g} s",
+            tuple(differences[1:]),
+        )
+    phase.begin("control")
+    observation["control"] = scenario.control(site, objects)
+    observation["rounds"] = []
+    for series in scenario.rounds(parameters):
+        phase.begin(f"probe of {series.n}")
+        observed = {"n": series.n, "alpha": str(series.alpha), **scenario.probe(site, parameters, series)}
+        observation["rounds"].append(observed)
+        phase.begin(f"collect of {series.n}")
+        collect(lambda: scenario.collect(site, observed), site)  # noqa: B023 - called before the next round
+        if not scenario.undecided(observation):
+            break
+    phase.begin("judge")
+    return scenario.judge(observation)
+
+
+def converge(look: Callable[[], list[str]], site: Site) -> list[str]:
+    """Look until nothing differs, at most 60 s; the only thing in a proof that is retried.
+
+    Args:
+        look: gives the differences that are left.
+        site: whose clock and progress are used.
+
+    Returns:
+        The differences seen last; empty when converged.
+    """
+    deadline = site.clock.seconds() + CONVERGE_SECONDS
+    while True:
+        differences = look()
+        if not differences or site.clock.seconds() >= deadline:
+            return differences
+        site.progress(f"waiting for the proxies: {differences[0]}")
+        site.clock.sleep(CONVERGE_PAUSE)
+
+
+def collect(look: Callable[[], bool], site: Site) -> None:
+    """Look until every request is accounted for, at most 15 s; what is missing then is for the judge to say."""
+    deadline = site.clock.seconds() + COLLECT_SECONDS
+    while not look() and site.clock.seconds() < deadline:
+        site.clock.sleep(COLLECT_PAUSE)
+
+
+def declared(objects: list[Object], kind: str) -> Object:
+    """Give the one object of a kind that a scenario declares.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    found = [item for item in objects if item["kind"] == kind]
+    if len(found) != 1:
+        raise ValueError(f"the manifests declare {len(found)} objects of kind {kind}, not one")
+    return found[0]
+
+
+class _Phases:
+    """Say which phase runs and note how long each took."""
+
+    def __init__(self, scenario: str, site: Site, observation: Observation) -> None:
+        self._scenario, self._site, self._seconds = scenario, site, observation["seconds"]
+        self._name, self._began = "", 0.0
+
+    def begin(self, name: str) -> None:
+        """End the phase before and begin one."""
+        now = self._site.clock.seconds()
+        if self._name:
+            self._seconds[self._name] = round(now - self._began, 3)
+        self._name, self._began = name, now
+        self._site.progress(f"{self._scenario}: {name}")
+
+
+def _drift(change: Change) -> str:
+    """Say how an object differs, each field as `path: live -> declared`."""
+    fields = ", ".join(str(field) for field in change.fields)
+    return f"{change.ref}: {change.error or fields or change.note or 'is not there'}"
+
+
+def _containers(objects: list[Object]) -> list[dict[str, Any]]:
+    return [
+        container
+        for item in objects
+        for spec in [item.get("spec", {}).get("template", {}).get("spec", {})]
+        for key in ("initContainers", "containers")
+        for container in spec.get(key, [])
+    ]

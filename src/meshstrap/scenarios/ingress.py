@@ -1,0 +1,250 @@
+"""Marked requests through the ingress gateway's NodePort, and what the gateway's own access log says of each.
+
+Two witnesses that know nothing of each other: the reply, which the client sees, and the line, which Envoy writes.
+They are joined by the mark that each request carries in its query.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import yaml
+
+from meshstrap.kube import logs, query
+from meshstrap.mesh import access_log, gateway, proxy
+from meshstrap.mesh.proxy_config import ENDPOINTS, ROUTES, endpoint_differences, route_differences
+from meshstrap.scenarios import http
+from meshstrap.scenarios.site import Node, Site
+
+NETWORKING = "networking.istio.io/v1beta1"
+# Enough to keep a small mesh busy, few enough that neither a 2-core node nor the client becomes the bottleneck.
+CONCURRENCY = 8
+# Beyond this a series is stopped; what was not sent is noted as such.
+SERIES_SECONDS = 60.0
+# Log lines carry the node's time, not ours: so much older ones are read too, and the marks pick out what is ours.
+CLOCKS_APART = timedelta(minutes=2)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where one request goes: through which node, and for which Host (None for the bare URL)."""
+
+    node: str
+    base: str
+    host: str | None = None
+
+
+def base_url(site: Site, node: Node) -> str:
+    """Give the URL of the gateway's http port on a node, without path.
+
+    Raises:
+        ValueError: the gateway's Service is not there or has no node port.
+        KubeError: the cluster cannot be asked.
+    """
+    if node.url:
+        return node.url.rstrip("/")
+    service = query.get(site.client, "v1", "Service", gateway.SERVICE, gateway.NAMESPACE)
+    if service is None:
+        raise ValueError(f"there is no Service {gateway.NAMESPACE}/{gateway.SERVICE}; run deploys/istio.py")
+    return f"http://{node.address}:{gateway.node_port(service)}"
+
+
+def gateway_pods(site: Site) -> list[Mapping[str, Any]]:
+    """List the ingress gateway's ready pods."""
+    labels = ",".join(f"{key}={value}" for key, value in gateway.SELECTOR.items())
+    return gateway.ready_pods(query.list(site.client, "v1", "Pod", gateway.NAMESPACE, labels=labels))
+
+
+def missing(site: Site, virtual_service: Mapping[str, Any]) -> list[str]:
+    """Look for what every proof through the gateway needs.
+
+    Args:
+        site: where.
+        virtual_service: the scenario's own VirtualService, as declared.
+
+    Returns:
+        A sentence for each thing that is missing or in the way: gateway, shared Gateway, access log, another's
+        VirtualService on the same host.
+    """
+    lacks = []
+    if not gateway_pods(site):
+        lacks.append(
+            f"no ready ingress gateway pod in {gateway.NAMESPACE}; run deploys/istio.py with a profile that has one"
+        )
+    try:
+        base_url(site, Node("", "", None))
+    except ValueError as error:
+        lacks.append(str(error))
+    shared = gateway.SHARED_GATEWAY_NAME
+    if query.get(site.client, NETWORKING, "Gateway", shared, gateway.NAMESPACE) is None:
+        lacks.append(f"there is no Gateway {gateway.NAMESPACE}/{shared}; run deploys/istio.py")
+    lacks += missing_access_log(query.get(site.client, "v1", "ConfigMap", "istio", gateway.NAMESPACE))
+    lacks += rivals(virtual_service, query.list(site.client, NETWORKING, "VirtualService"))
+    return lacks
+
+
+def missing_access_log(config: Mapping[str, Any] | None) -> list[str]:
+    """Say why the gateway's log cannot be read: no access log, or another format than Istio's own. Pure.
+
+    Args:
+        config: the ConfigMap `istio` of istio-system; None when it is not there.
+    """
+    where = f"mesh config (ConfigMap {gateway.NAMESPACE}/istio)"
+    if config is None:
+        return [f"{where} is not there; run deploys/istio.py"]
+    settings = yaml.safe_load(config.get("data", {}).get("mesh", "")) or {}
+    lacks = []
+    if settings.get("accessLogFile") != "/dev/stdout":
+        lacks.append(f"{where} lacks accessLogFile: /dev/stdout, without which the gateway logs no request")
+    if settings.get("accessLogFormat"):
+        lacks.append(f"{where} sets accessLogFormat; the proof reads Istio's default format, TEXT or JSON")
+    return lacks
+
+
+def rivals(virtual_service: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Name other VirtualServices on a gateway that take the same requests; which one wins is luck. Pure.
+
+    A catch-all rule takes the same as another catch-all of the same host. Rules for particular paths (bookinfo's)
+    live beside it: Istio sorts catch-alls last.
+
+    Args:
+        virtual_service: the scenario's own.
+        others: all VirtualServices of the cluster; its own among them is passed over.
+    """
+    mine = virtual_service["metadata"]
+    found = []
+    for other in others:
+        metadata, spec = other["metadata"], other.get("spec", {})
+        if (metadata["namespace"], metadata["name"]) == (mine["namespace"], mine["name"]):
+            continue
+        bound = [name for name in spec.get("gateways", ["mesh"]) if name != "mesh"]
+        hosts = sorted(set(spec.get("hosts", [])) & set(virtual_service["spec"]["hosts"]))
+        matches = {match for rule in spec.get("http", []) for match in _matches(rule)}
+        taken = sorted(matches & {match for rule in virtual_service["spec"]["http"] for match in _matches(rule)})
+        if bound and hosts and taken:
+            found.append(
+                f"VirtualService {metadata['namespace']}/{metadata['name']} takes {', '.join(taken)} of host"
+                f" {', '.join(hosts)} too; the older one would win without a word: remove it or give it its own host"
+            )
+    return found
+
+
+def differences(
+    site: Site,
+    virtual_service: Mapping[str, Any],
+    services: list[Mapping[str, Any]],
+    endpoints: Mapping[str, set[str]],
+) -> list[str]:
+    """Compare what each gateway pod holds with what is declared.
+
+    Args:
+        site: where.
+        virtual_service: as declared.
+        services: the declared Services that it routes to.
+        endpoints: for each cluster the addresses of the ready pods that belong to it.
+
+    Returns:
+        A sentence for each difference, with the pod's name in front; empty when all hold the declared content.
+    """
+    pods = gateway_pods(site)
+    if not pods:
+        return [f"no ready ingress gateway pod in {gateway.NAMESPACE}"]
+    found = []
+    for pod in pods:
+        name = pod["metadata"]["name"]
+        try:
+            routes = proxy.dump(site.client, gateway.NAMESPACE, name, ROUTES)
+            held = proxy.dump(site.client, gateway.NAMESPACE, name, ENDPOINTS)
+        except proxy.ProxyError as error:
+            found.append(str(error))
+            continue
+        here = route_differences(routes, virtual_service, services) + endpoint_differences(held, endpoints)
+        found += [f"{name}: {difference}" for difference in here]
+    return found
+
+
+def send(site: Site, targets: list[Target]) -> list[dict[str, Any]]:
+    """Send one marked request to each target, each once, a bounded number at a time.
+
+    Args:
+        site: where.
+        targets: where each request goes, in order.
+
+    Returns:
+        An observation a target, in order: mark, node, host, path, and status and body, or the error.
+    """
+    run = secrets.token_hex(8)
+    deadline = site.clock.seconds() + SERIES_SECONDS
+
+    def one(index: int) -> dict[str, Any]:
+        target, mark = targets[index], f"{run}-{index:04d}"
+        path = f"/?{access_log.MARK}={mark}"
+        seen = {"mark": mark, "node": target.node, "url": target.base, "host": target.host, "path": path}
+        if site.clock.seconds() > deadline:
+            return seen | {
+                "status": None,
+                "body": "",
+                "error": f"had no turn within {SERIES_SECONDS:g} s",
+                "sent": False,
+            }
+        reply = http.get(target.base + path, host=target.host)
+        return seen | {
+            "status": reply.status,
+            "body": reply.body,
+            "error": reply.error,
+            "milliseconds": reply.milliseconds,
+            "sent": True,
+        }
+
+    with ThreadPoolExecutor(CONCURRENCY) as workers:
+        return list(workers.map(one, range(len(targets))))
+
+
+def collect(site: Site, observed: dict[str, Any]) -> bool:
+    """Read the gateways' access log for the marks of a series.
+
+    Args:
+        site: where.
+        observed: an observation with `began` (ISO time) and `requests`; its `log` is set, by mark.
+
+    Returns:
+        Whether every request that got an answer has a line.
+    """
+    since = datetime.fromisoformat(observed["began"]) - CLOCKS_APART
+    marks = {request["mark"] for request in observed["requests"]}
+    answered = {request["mark"] for request in observed["requests"] if request["status"] is not None}
+    log: dict[str, list[dict[str, Any]]] = {}
+    for pod in gateway_pods(site):
+        name = pod["metadata"]["name"]
+        text = logs.read(site.client, gateway.NAMESPACE, name, gateway.PROXY, since=since)
+        for mark, entries in access_log.by_mark(text.splitlines()).items():
+            if mark in marks:
+                log.setdefault(mark, []).extend(
+                    {
+                        "pod": name,
+                        "code": entry.code,
+                        "flags": list(entry.flags),
+                        "details": entry.details,
+                        "cluster": entry.cluster,
+                        "line": entry.raw,
+                    }
+                    for entry in entries
+                )
+    observed["log"] = log
+    return answered <= set(log)
+
+
+def _matches(rule: Mapping[str, Any]) -> set[str]:
+    """Give the paths that a rule takes, as texts to compare; narrower matches (headers) are texts of their own."""
+    taken = set()
+    for match in rule.get("match") or [{}]:
+        uri = match.get("uri", {"prefix": "/"})
+        rest = sorted(set(match) - {"uri", "name"})
+        text = " ".join(f"{kind} {value}" for kind, value in uri.items())
+        taken.add(f"{text} with {', '.join(rest)}" if rest else text)
+    return taken

@@ -1,0 +1,66 @@
+"""What a proof gets to work with; its operation fills it in, so that no proof knows pyinfra."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from meshstrap.kube.connect import Client
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node as requests reach it.
+
+    Args:
+        name: the node's name in the inventory.
+        address: its IPv4 address; NodePorts are asked for there.
+        url: base URL of the gateway's http NodePort where it is published elsewhere (the lab's 127.0.0.1); None to
+            build it from the address and the Service's node port.
+    """
+
+    name: str
+    address: str
+    url: str | None = None
+
+
+class Clock:
+    """Time as a proof sees it, so that deadlines can be tested without waiting."""
+
+    def now(self) -> datetime:
+        """Tell the time of day in UTC."""
+        return datetime.now(UTC)
+
+    def seconds(self) -> float:
+        """Tell the seconds since some fixed moment."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+def _silent(message: str) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site to prove something on.
+
+    Args:
+        client: connection to the cluster's API server.
+        nodes: the nodes; the first is the one whose URL is shown and asked most, control-1 in the lab.
+        reports: directory of the evidence files.
+        clock: time.
+        progress: told what the proof is doing, one short line at a time.
+    """
+
+    client: Client
+    nodes: tuple[Node, ...]
+    reports: Path
+    clock: Clock = field(default_factory=Clock)
+    progress: Callable[[str], None] = _silent

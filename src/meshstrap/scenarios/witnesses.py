@@ -1,0 +1,112 @@
+"""Hold the replies of marked requests against the gateway's log lines for the same marks. Pure.
+
+The reply's own marker says which version answered; the line's upstream cluster says which subset Envoy chose. Each
+request needs both, exactly once, and they must agree: counts alone could agree by luck.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshstrap.mesh.proxy_config import cluster_name
+
+
+@dataclass(frozen=True)
+class Tally:
+    """A series as both witnesses saw it.
+
+    Args:
+        replies: how many requests each arm answered, by the replies.
+        lines: how many requests went to each arm, by the log.
+        failures: what contradicts the claim, a sentence each.
+        gaps: what is missing to judge, a sentence each.
+    """
+
+    replies: dict[str, int]
+    lines: dict[str, int]
+    failures: tuple[str, ...]
+    gaps: tuple[str, ...]
+
+
+def tally(
+    requests: Iterable[Mapping[str, Any]],
+    log: Mapping[str, list[Mapping[str, Any]]],
+    *,
+    arms: Mapping[str, str],
+    marker: Callable[[str], str | None],
+) -> Tally:
+    """Count a series by both witnesses, and note where either fails.
+
+    Args:
+        requests: the observations of `ingress.send`.
+        log: the lines of `ingress.collect`, by mark.
+        arms: for each upstream cluster that is part of the claim, its arm.
+        marker: reads the arm from a reply's body; None for a body that is none of the arms'.
+
+    Returns:
+        The counts, the failures and the gaps.
+    """
+    replies: Counter[str] = Counter()
+    lines: Counter[str] = Counter()
+    failures: dict[str, list[str]] = {}
+    gaps: dict[str, list[str]] = {}
+
+    def note(notes: dict[str, list[str]], what: str, mark: str) -> None:
+        notes.setdefault(what, []).append(mark)
+
+    for request in requests:
+        mark, status = request["mark"], request["status"]
+        entries = log.get(mark, [])
+        if not request.get("sent", True):
+            note(gaps, request["error"], mark)
+            continue
+        if status is None:
+            note(failures, f"got no answer from {request['url']}: {request['error']}", mark)
+            continue
+        if not 200 <= status < 300:
+            note(failures, f"got {status}{_chosen(entries)}", mark)
+            continue
+        arm = marker(request["body"])
+        if arm is None:
+            note(failures, f"got an unknown body {request['body'].strip()[:60]!r}", mark)
+            continue
+        replies[arm] += 1
+        if not entries:
+            note(gaps, "left no line in the gateway's access log", mark)
+            continue
+        if len(entries) > 1:
+            note(failures, f"left {len(entries)} lines in the gateway's access log", mark)
+            continue
+        chosen = arms.get(entries[0]["cluster"])
+        if chosen is None:
+            note(failures, f"went to {entries[0]['cluster'] or 'no cluster'}, which is not part of this", mark)
+            continue
+        lines[chosen] += 1
+        if chosen != arm:
+            note(failures, f"went to {chosen} by the gateway's log, and came back as {arm}", mark)
+        if entries[0]["code"] != status:
+            note(failures, f"got {status}, and {entries[0]['code']} by the gateway's log", mark)
+    return Tally(dict(replies), dict(lines), _sentences(failures), _sentences(gaps))
+
+
+def subset_arms(host: str, port: int, subsets: Iterable[str]) -> dict[str, str]:
+    """Map the clusters of a Service's subsets to the subsets' names."""
+    return {cluster_name(host, subset, port): subset for subset in subsets}
+
+
+def _chosen(entries: list[Mapping[str, Any]]) -> str:
+    if not entries:
+        return ", with no line in the gateway's access log"
+    return (
+        f" ({','.join(entries[0]['flags']) or '-'} {entries[0]['details']} to {entries[0]['cluster'] or 'no cluster'})"
+    )
+
+
+def _sentences(notes: dict[str, list[str]]) -> tuple[str, ...]:
+    return tuple(
+        f"{len(marks)} request{'s' if len(marks) > 1 else ''} {what} (first mark {marks[0]})"
+        for what, marks in notes.items()
+    )

@@ -1,0 +1,188 @@
+"""What a gateway holds against what is declared: equal, other weights, another's route first, other endpoints."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from meshstrap.mesh.proxy_config import (
+    declared_routes,
+    endpoint_differences,
+    held_endpoints,
+    held_routes,
+    route_differences,
+)
+
+V1, V2 = (f"outbound|80|{subset}|canary.canary.svc.cluster.local" for subset in ("v1", "v2"))
+SERVICE = {"metadata": {"name": "canary", "namespace": "canary"}, "spec": {"ports": [{"name": "http", "port": 80}]}}
+
+
+def virtual_service(v1: int = 90, v2: int = 10) -> dict[str, Any]:
+    host = "canary.canary.svc.cluster.local"
+    return {
+        "metadata": {"name": "canary", "namespace": "canary"},
+        "spec": {
+            "hosts": ["canary.example", "*"],
+            "http": [
+                {
+                    "route": [
+                        {"destination": {"host": host, "subset": "v1"}, "weight": v1},
+                        {"destination": {"host": host, "subset": "v2"}, "weight": v2},
+                    ]
+                }
+            ],
+        },
+    }
+
+
+def route(weights: dict[str, int], origin: str = "canary/virtual-service/canary", **match: Any) -> dict[str, Any]:
+    clusters = [{"name": name, "weight": weight} for name, weight in weights.items()]
+    config = f"/apis/networking.istio.io/v1/namespaces/{origin}"
+    return {
+        "match": match or {"prefix": "/", "case_sensitive": True},
+        "route": {"weighted_clusters": {"clusters": clusters, "total_weight": 100}, "timeout": "0s"},
+        "metadata": {"filter_metadata": {"istio": {"config": config}}},
+    }
+
+
+def dump(routes: list[dict[str, Any]], domains: tuple[str, ...] = ("canary.example", "*")) -> dict[str, Any]:
+    hosts = [{"name": f"{name}:80", "domains": [name], "routes": copy.deepcopy(routes)} for name in domains]
+    return {
+        "configs": [
+            {"route_config": {"name": "https.443", "virtual_hosts": [{"domains": ["*"], "routes": [route({V1: 1})]}]}},
+            {"route_config": {"name": "http.80", "virtual_hosts": hosts}},
+        ]
+    }
+
+
+def test_equal_content_has_no_difference() -> None:
+    assert route_differences(dump([route({V1: 90, V2: 10})]), virtual_service(), [SERVICE]) == []
+
+
+def test_the_order_of_clusters_says_nothing() -> None:
+    assert route_differences(dump([route({V2: 10, V1: 90})]), virtual_service(), [SERVICE]) == []
+
+
+def test_other_weights_are_told_for_each_host_with_both_sides() -> None:
+    found = route_differences(dump([route({V1: 50, V2: 50})]), virtual_service(), [SERVICE])
+    assert [text.split(":")[0] for text in found] == ["host canary.example", "host *"]
+    assert f"holds prefix / -> {V1} 50 %, {V2} 50 %, declared prefix / -> {V1} 90 %, {V2} 10 %" in found[0]
+
+
+def test_an_arm_of_weight_zero_is_not_in_the_proxy() -> None:
+    assert route_differences(dump([route({V1: 100})]), virtual_service(100, 0), [SERVICE]) == []
+    assert route_differences(dump([route({V2: 100})]), virtual_service(100, 0), [SERVICE]) != []
+    assert route_differences(dump([route({V1: 90, V2: 10})]), virtual_service(100, 0), [SERVICE]) != []
+
+
+def test_a_single_cluster_is_all_of_it() -> None:
+    single = route({})
+    single["route"] = {"cluster": V1, "timeout": "0s"}
+    assert route_differences(dump([single]), virtual_service(100, 0), [SERVICE]) == []
+
+
+def test_a_host_that_the_gateway_does_not_know() -> None:
+    held = dump([route({V1: 90, V2: 10})], domains=("*",))
+    assert route_differences(held, virtual_service(), [SERVICE]) == ["host canary.example: holds no route"]
+    assert len(route_differences({"configs": []}, virtual_service(), [SERVICE])) == 2
+    assert len(route_differences({}, virtual_service(), [SERVICE])) == 2
+
+
+def test_only_anothers_route() -> None:
+    held = dump([route({V1: 90, V2: 10}, origin="other/virtual-service/canary")])
+    assert (
+        "holds no route of VirtualService canary/canary, only of other/canary"
+        in route_differences(held, virtual_service(), [SERVICE])[0]
+    )
+
+
+def test_anothers_catch_all_before_ours_is_named_and_its_own_paths_are_not() -> None:
+    other = "other/virtual-service/web"
+    ours = route({V1: 90, V2: 10})
+    beside = [route({V1: 100}, other, path="/productpage"), route({V1: 100}, other, prefix="/static"), ours]
+    assert route_differences(dump(beside), virtual_service(), [SERVICE]) == []
+    found = route_differences(dump([route({V1: 100}, other), ours]), virtual_service(), [SERVICE])
+    assert found[0] == "host canary.example: VirtualService other/web is tried first with the same match, prefix /"
+    assert route_differences(dump([ours, route({V1: 100}, other)]), virtual_service(), [SERVICE]) == []
+
+
+def test_a_match_that_is_narrower_than_declared_is_a_difference() -> None:
+    held = dump([route({V1: 90, V2: 10}, prefix="/", headers=[{"name": "end-user"}])])
+    assert "prefix / with headers" in route_differences(held, virtual_service(), [SERVICE])[0]
+
+
+def test_matches_compile_one_by_one_in_order() -> None:
+    declared = virtual_service()
+    declared["spec"]["http"][0]["match"] = [{"uri": {"exact": "/productpage"}}, {"uri": {"prefix": "/static"}}]
+    assert [each.match for each in declared_routes(declared, [SERVICE])] == ["exact /productpage", "prefix /static"]
+    held = dump([route({V1: 90, V2: 10}, path="/productpage"), route({V1: 90, V2: 10}, prefix="/static")])
+    assert route_differences(held, declared, [SERVICE]) == []
+
+
+def test_a_short_host_and_a_named_port_compile_to_the_full_cluster() -> None:
+    declared = virtual_service()
+    declared["spec"]["http"] = [{"route": [{"destination": {"host": "canary", "port": {"number": 8080}}}]}]
+    assert declared_routes(declared, [])[0].clusters == (("outbound|8080||canary.canary.svc.cluster.local", 100),)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"timeout": "2s"},
+        {"fault": {"abort": {}}},
+        {"match": [{"headers": {"end-user": {"exact": "jason"}}}]},
+        {"route": [{"destination": {"host": "canary"}, "headers": {}}]},
+        {"route": [{"destination": {"host": "unknown"}}]},
+    ],
+)
+def test_what_is_not_compared_is_refused_rather_than_passed_over(rule: dict[str, Any]) -> None:
+    declared = virtual_service()
+    declared["spec"]["http"][0].update(rule)
+    with pytest.raises(ValueError):
+        declared_routes(declared, [SERVICE])
+
+
+def endpoints(*addresses: str, cluster: str = V1, health: str | None = "HEALTHY") -> dict[str, Any]:
+    entries: list[dict[str, Any]] = [
+        {"endpoint": {"address": {"socket_address": {"address": address, "port_value": 80}}}} for address in addresses
+    ]
+    for entry in entries:
+        if health:
+            entry["health_status"] = health
+    return {
+        "configs": [
+            {"endpoint_config": {"cluster_name": cluster, "endpoints": [{"lb_endpoints": entries}]}},
+            {"static_endpoint_config": {"cluster_name": "agent"}},
+        ]
+    }
+
+
+@pytest.mark.parametrize("health", ["HEALTHY", None])
+def test_equal_endpoints_have_no_difference(health: str | None) -> None:
+    held = endpoints("10.244.1.5", "10.244.1.6", health=health)
+    assert endpoint_differences(held, {V1: {"10.244.1.6:80", "10.244.1.5:80"}}) == []
+
+
+def test_endpoints_that_differ_are_told_with_both_sides() -> None:
+    held = endpoints("10.244.1.5")
+    assert endpoint_differences(held, {V1: {"10.244.1.6:80"}}) == [
+        f"cluster {V1}: holds 10.244.1.5:80, the ready pods are 10.244.1.6:80"
+    ]
+    assert endpoint_differences(held, {V2: {"10.244.1.6:80"}}) == [
+        f"cluster {V2}: holds none, the ready pods are 10.244.1.6:80"
+    ]
+    assert endpoint_differences(held, {V1: set()}) == [f"cluster {V1}: no ready pod is behind it"]
+
+
+def test_unhealthy_endpoints_do_not_count() -> None:
+    assert held_endpoints(endpoints("10.244.1.5", health="UNHEALTHY")) == {V1: set()}
+
+
+def test_routes_are_read_in_envoys_order_with_their_origin() -> None:
+    held = held_routes(dump([route({V1: 100}, path="/x"), route({V2: 100})]), "*")
+    assert [(each.match, each.origin) for each in held] == [
+        ("exact /x", "canary/canary"),
+        ("prefix /", "canary/canary"),
+    ]

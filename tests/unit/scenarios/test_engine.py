@@ -1,0 +1,124 @@
+"""The engine's own part: what is retried and for how long, scenarios found by folder, objects and images."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from typing_extensions import override
+
+from meshstrap.kube.connect import Client
+from meshstrap.scenarios import engine, find, names
+from meshstrap.scenarios.site import Clock, Site
+
+
+class Leap(Clock):
+    """A clock that leaps over every pause."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    @override
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.time, UTC)
+
+    @override
+    def seconds(self) -> float:
+        return self.time
+
+    @override
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.time += seconds
+
+
+def site() -> Site:
+    # Nothing here may ask a cluster: there is none.
+    return Site(client=cast(Client, None), nodes=(), reports=Path("nowhere"), clock=Leap())
+
+
+def test_converging_goes_on_until_nothing_differs() -> None:
+    answers = [["a", "b"], ["b"], []]
+    here = site()
+    assert engine.converge(lambda: answers.pop(0), here) == []
+    assert answers == []
+    assert here.clock.seconds() == pytest.approx(2 * engine.CONVERGE_PAUSE)
+
+
+def test_converging_ends_at_its_deadline_with_what_still_differs() -> None:
+    here = site()
+    assert engine.converge(lambda: ["gateway-1: holds 50 %"], here) == ["gateway-1: holds 50 %"]
+    assert here.clock.seconds() == pytest.approx(engine.CONVERGE_SECONDS, abs=1)
+
+
+def test_collecting_is_bounded() -> None:
+    here = site()
+    engine.collect(lambda: False, here)
+    assert here.clock.seconds() == pytest.approx(engine.COLLECT_SECONDS, abs=1)
+    answers = [False, False, True, True]
+    engine.collect(lambda: answers.pop(0), here)
+    assert answers == [True]
+
+
+def test_scenarios_are_found_by_their_folders() -> None:
+    assert "canary" in names()
+    assert all(find(name).name == name for name in names())
+    with pytest.raises(KeyError, match=r"there are: .*canary"):
+        find("nonesuch")
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_manifest_is_plain_yaml_in_its_own_namespace_on_the_shared_gateway(name: str) -> None:
+    scenario = find(name)
+    objects = list(yaml.safe_load_all(scenario.manifests.read_text()))
+    assert objects == scenario.objects(scenario.parameters({}))
+    assert objects[0]["kind"] == "Namespace" and objects[0]["metadata"]["name"] == scenario.namespace
+    for item in objects[1:]:
+        assert item["metadata"]["namespace"] == scenario.namespace
+        assert item["kind"] != "Gateway"
+        if item["kind"] == "VirtualService":
+            assert item["apiVersion"] == "networking.istio.io/v1beta1"
+            for rule in item["spec"]["http"]:
+                assert len(rule["route"]) == 1 or sum(part["weight"] for part in rule["route"]) == 100
+        if item["kind"] == "Service":
+            assert all(port.get("name") for port in item["spec"]["ports"])
+
+
+@pytest.mark.parametrize("name", names())
+def test_images_are_those_of_the_objects_and_can_be_renamed(name: str) -> None:
+    scenario = find(name)
+    assert scenario.images() and len(set(scenario.images())) == len(scenario.images())
+    renamed = scenario.objects(scenario.parameters({}), image=lambda reference: f"registry.example/{reference}")
+    text = yaml.safe_dump(renamed)
+    assert all(f"image: registry.example/{reference}" in text for reference in scenario.images())
+
+
+def test_the_canarys_weight_is_set_on_the_objects_and_nowhere_else() -> None:
+    scenario = find("canary")
+    assert scenario.images() == ["xianchao/canary:v1", "xianchao/canary:v2"]
+    twenty, default = scenario.objects({"weight": 20}), scenario.objects({"weight": 10})
+    changed = [(a, b) for a, b in zip(twenty, default, strict=True) if a != b]
+    assert [a["kind"] for a, _ in changed] == ["VirtualService"]
+    routes: list[dict[str, Any]] = changed[0][0]["spec"]["http"][0]["route"]
+    assert {each["destination"]["subset"]: each["weight"] for each in routes} == {"v1": 80, "v2": 20}
+
+
+def test_the_canary_is_two_deployments_and_each_has_its_subset() -> None:
+    objects = find("canary").objects({"weight": 10})
+    deployments = [item for item in objects if item["kind"] == "Deployment"]
+    assert [item["metadata"]["name"] for item in deployments] == ["appv1", "appv2"]  # the tutorial: appv1 twice
+    subsets = {each["name"]: each["labels"] for each in engine.declared(objects, "DestinationRule")["spec"]["subsets"]}
+    selector = engine.declared(objects, "Service")["spec"]["selector"]
+    for item, version in zip(deployments, ("v1", "v2"), strict=True):
+        labels = item["spec"]["template"]["metadata"]["labels"]
+        assert item["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        assert selector.items() <= labels.items()
+        assert [name for name, wanted in subsets.items() if wanted.items() <= labels.items()] == [version]
+
+
+def test_a_kind_that_is_not_declared_once_is_refused() -> None:
+    with pytest.raises(ValueError, match="declare 2 objects of kind Deployment"):
+        engine.declared(find("canary").objects({"weight": 10}), "Deployment")
