@@ -74,7 +74,7 @@ class Lab:
 
     @property
     def started(self) -> Path:
-        """There from the first thing that `up` makes until `down` has removed the last."""
+        """How many workers `up` is for; there before the first thing it makes, until `down` has removed the last."""
         return self.directory / "started"
 
 

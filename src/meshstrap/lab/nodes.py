@@ -76,15 +76,15 @@ def up(lab: Lab, workers: int | None, say: Say) -> Record:
     if workers is not None and not 0 <= workers <= MOST_WORKERS:
         raise LabError(f"a lab has 0 to {MOST_WORKERS} workers, not {workers}")
     with _alone(lab):
-        lab.started.touch()
+        before = _wanted_before(lab)
+        wanted = 1 if before is None else before
+        if workers is not None:
+            if before is not None and workers < before:
+                raise LabError(f"the lab has {before} workers and would lose some: run `meshstrap lab down` first")
+            wanted = workers
+        lab.started.write_text(f"{wanted}\n")
         client = docker.ensure(lab, say)
         standing = {container.node: container for container in containers(lab, client)}
-        present = max((container.index for container in standing.values()), default=0)
-        wanted = workers if workers is not None else (present if standing else 1)
-        if wanted < present:
-            raise LabError(
-                f"the lab has {present} workers and would lose some: run `meshstrap lab down` first, or keep them"
-            )
         subnet = _network(lab, client, say)
         access.make_key(lab.key, lab.name)
         image = None
@@ -222,6 +222,16 @@ def _alone(lab: Lab) -> Iterator[None]:
         except BlockingIOError:
             raise LabError(f"another `lab up` or `lab down` runs in {lab.directory}: wait for it") from None
         yield
+
+
+def _wanted_before(lab: Lab) -> int | None:
+    """Read how many workers the last `up` was for, finished or not; None if there is no lab."""
+    try:
+        return int(lab.started.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:  # killed between making the file and writing to it: before anything else was made
+        return None
 
 
 def _network(lab: Lab, client: Docker, say: Say) -> addresses.Network:
