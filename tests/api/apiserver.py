@@ -210,11 +210,11 @@ class ApiServer:
                 "--allow-privileged=true",
             ],
         )
-        client = connect(self.kubeconfig, patience=60)
+        probe = connect(self.kubeconfig, patience=60)
         deadline = time.monotonic() + 60
         while True:
             try:
-                if client.fetch("GET", "/readyz") == b"ok":
+                if probe.fetch("GET", "/readyz") == b"ok":
                     break
             except KubeError:
                 if time.monotonic() > deadline:
@@ -222,7 +222,7 @@ class ApiServer:
             if self._processes["kube-apiserver"].poll() is not None:
                 raise RuntimeError(self.log("kube-apiserver"))
             time.sleep(0.1)
-        client.close()
+        probe.close()
 
     def kill(self) -> None:
         """Kill the API server as a crash does; etcd stays."""

@@ -379,8 +379,9 @@ def _refusal(status: int, data: bytes) -> ApiError:
     """Read the Status object of a refused request; a proxy in between may have sent plain text instead."""
     try:
         answer = json.loads(data)
-        reason, message, details = answer["reason"], answer["message"], answer.get("details")
-    except (ValueError, KeyError, TypeError):
+        # A webhook may refuse without giving a reason.
+        reason, message, details = answer.get("reason", ""), answer["message"], answer.get("details")
+    except (ValueError, KeyError, TypeError, AttributeError):
         reason, message, details = "", data.decode(errors="replace").strip()[:500] or "no explanation", None
     if status == 401:
         message = "the cluster does not accept the kubeconfig's credentials"

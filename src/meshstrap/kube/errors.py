@@ -53,7 +53,7 @@ class ApiError(KubeError):
             Cause(cause.get("reason", ""), cause.get("message", ""), cause.get("field", ""))
             for cause in self.details.get("causes") or ()
         )
-        super().__init__(f"{message} (HTTP {status} {reason})".replace("  ", " "))
+        super().__init__(f"{message} (HTTP {status}{' ' if reason else ''}{reason})")
 
     @property
     def namespace_missing(self) -> bool:

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from meshstrap.kube.compare import (
     LAST_APPLIED,
+    MASK,
     Field,
     FieldSet,
     applied_fields,
@@ -44,6 +45,9 @@ OWNER_LABEL = "meshstrap.dev/owner"
 
 # What only the server writes; manifests saved by `kubectl get -o yaml` carry it, and some of it would be refused.
 _SERVER_METADATA = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid")
+
+# Characters of a Secret's value that are too many to be shown.
+_PIECE = 5
 
 _WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 
@@ -207,24 +211,19 @@ def conflicts_in(error: ApiError) -> tuple[Conflict, ...]:
 
 
 def words(error: Exception, body: Mapping[str, Any]) -> str:
-    """Return an error's text fit to be shown; what is in a Secret, the server may have quoted, so it is masked."""
+    """Return an error's text fit to be shown: of a Secret, the server may have quoted the content, or a piece of it."""
     text = str(error)
     if body.get("kind") != "Secret":
         return text
-    for key in ("data", "stringData"):
-        for value in _scalars(body.get(key)):
-            spellings = {value, json.dumps(value)[1:-1]}
-            try:
-                decoded = base64.b64decode(value, validate=True).decode()
-                spellings |= {decoded, json.dumps(decoded)[1:-1]}
-            except ValueError:
-                pass
-            # Short ones are digits and letters that stand everywhere; the quotes' masking below gets those.
-            for spelling in sorted(spellings, key=len, reverse=True):
-                if len(spelling) > 2:
-                    text = text.replace(spelling, "***")
-    text = re.sub(r'"(?:[^"\\]|\\.)*"', '"***"', text)
-    return re.sub(r"(?<=number )\S+", "***", text)
+    spellings = {spelling for key in ("data", "stringData") for spelling in _spellings(body.get(key))}
+    for spelling in sorted(spellings, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", MASK, text)
+    # Decoders quote a few bytes around the place they stumbled at.
+    pieces = (spelling[start : start + _PIECE] for spelling in spellings for start in range(len(spelling) - _PIECE + 1))
+    if any(piece in text for piece in pieces):
+        status = f" (HTTP {error.status} {error.reason})" if isinstance(error, ApiError) else ""
+        return f"refused{status}; the server's words quote the Secret and are not shown"
+    return text
 
 
 def _prepared(item: Mapping[str, Any], owner: str | None) -> dict[str, Any]:
@@ -395,13 +394,17 @@ def _without_cluster_fields(body: dict[str, Any], live: Mapping[str, Any], manag
     return {**body, "webhooks": webhooks} if "webhooks" in body else body
 
 
-def _scalars(value: Any) -> Iterable[str]:
-    """Yield every plain value in some data, as text."""
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _scalars(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _scalars(inner)
-    elif value is not None:
-        yield str(value)
+def _spellings(value: Any) -> Iterable[str]:
+    """Yield every plain value in some data as the server may print it: as it is, escaped, and out of its base64."""
+    if isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _spellings(inner)
+    elif value is not None and value != "":
+        text = str(value)
+        yield from (text, json.dumps(text, ensure_ascii=False)[1:-1])
+        try:
+            decoded = base64.b64decode(text, validate=True).decode()
+        except ValueError:
+            return
+        if decoded:
+            yield from (decoded, json.dumps(decoded, ensure_ascii=False)[1:-1])

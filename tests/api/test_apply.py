@@ -1,0 +1,431 @@
+"""Applying against a real API server.
+
+We test that a set is created, then unchanged, then only what changed is written; that the order of stages lets a
+definition and its objects, a namespace and its contents, be declared together; and what is said when it fails.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from meshstrap.kube.apply import ApplyFailed, apply
+from meshstrap.kube.connect import Client
+from meshstrap.kube.plan import Plan, plan
+from meshstrap.kube.ref import Ref
+
+from .apiserver import ApiServer
+from .objects import (
+    Item,
+    changed,
+    changes,
+    config_map,
+    container,
+    definition,
+    deployment,
+    fields,
+    live,
+    outcome,
+    patch,
+    put,
+    secret,
+    service,
+)
+
+
+def test_created_then_unchanged_then_only_the_changed_one(client: Client, namespace: str) -> None:
+    objects = [config_map("one", namespace, a="1"), deployment("two", namespace), service("three", namespace)]
+    assert [change.outcome for change in put(client, *objects).changes] == ["created"] * 3
+
+    path = f"/api/v1/namespaces/{namespace}/configmaps/one"
+    before = live(client, path)["metadata"]["resourceVersion"]
+    again = put(client, *objects)
+    assert [change.outcome for change in again.changes] == ["unchanged"] * 3
+    assert live(client, path)["metadata"]["resourceVersion"] == before
+
+    container(objects[1])["image"] = "example.org/app:2"
+    third = put(client, *objects)
+    assert [change.outcome for change in third.changes] == ["unchanged", "configured", "unchanged"]
+    [field] = third.changes[1].fields
+    assert field.path == ".spec.template.spec.containers[name=app].image"
+    assert (field.live, field.declared) == ("example.org/app:1", "example.org/app:2")
+    assert live(client, path)["metadata"]["resourceVersion"] == before
+    assert str(third) == "1 configured, 2 unchanged"
+
+
+def test_planning_changes_nothing(client: Client, namespace: str) -> None:
+    objects = [config_map("one", namespace, a="1"), deployment("two", namespace)]
+    plan(client, objects)
+    assert client.request("GET", f"/api/v1/namespaces/{namespace}/configmaps")["items"] == []
+
+
+def test_reports_each_change_once_it_is_made(client: Client, namespace: str) -> None:
+    seen: list[str] = []
+    objects = [config_map("one", namespace, a="1"), deployment("two", namespace)]
+    apply(client, plan(client, objects), on_change=lambda change: seen.append(str(change)))
+    assert seen == [f"ConfigMap/{namespace}/one created", f"Deployment/{namespace}/two created"]
+
+
+def test_the_declaration_is_not_altered(client: Client, namespace: str) -> None:
+    item = secret("one", namespace, password="text")
+    copied = changed(item)
+    put(client, item, owner="somebody")
+    assert item == copied
+
+
+def test_a_namespace_and_what_is_in_it(client: Client) -> None:
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "new-space"}}
+    objects = [config_map("one", "new-space", a="1"), space]
+    planned = changes(client, *objects)
+    assert [change.outcome for change in planned] == ["created", "created"]
+    assert planned[0].note == "namespace new-space is not there yet"
+    put(client, *objects)
+    assert [change.outcome for change in changes(client, *objects)] == ["unchanged", "unchanged"]
+
+
+def test_a_namespace_that_nobody_makes(client: Client) -> None:
+    with pytest.raises(ApplyFailed, match=r'ConfigMap/nowhere/one: namespaces "nowhere" not found'):
+        put(client, config_map("one", "nowhere", a="1"))
+
+
+def test_a_definition_and_its_objects_in_one_set(client: Client, namespace: str) -> None:
+    kind = definition(
+        "first.example.org",
+        "Widget",
+        schema={"type": "object", "properties": {"size": {"type": "integer"}}},
+    )
+    widget = {
+        "apiVersion": "first.example.org/v1",
+        "kind": "Widget",
+        "metadata": {"name": "one", "namespace": namespace},
+        "spec": {"size": 3},
+    }
+    planned = changes(client, widget, kind)
+    assert [change.outcome for change in planned] == ["created", "created"]
+    assert planned[0].note == "its kind is not there yet"
+    put(client, widget, kind)
+    assert [change.outcome for change in changes(client, widget, kind)] == ["unchanged", "unchanged"]
+    widget["spec"] = {"size": 4}
+    assert fields(client, widget) == [".spec.size: 3 -> 4"]
+
+
+def test_a_kind_that_nobody_defines(client: Client, namespace: str) -> None:
+    item = {"apiVersion": "nobody.example.org/v1", "kind": "Ghost", "metadata": {"name": "g", "namespace": namespace}}
+    assert outcome(client, item) == "created"
+    with pytest.raises(ApplyFailed, match=r"no kind Ghost in nobody.example.org/v1; is its CustomResourceDefinition"):
+        put(client, item)
+
+
+def test_cluster_scoped_objects_take_no_namespace(client: Client) -> None:
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "test:reader"},
+        "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}],
+    }
+    put(client, role, namespace="kube-system")
+    assert outcome(client, role) == "unchanged"
+
+
+def test_objects_without_a_namespace_go_to_the_given_one(client: Client, namespace: str) -> None:
+    item = config_map("one", namespace, a="1")
+    del item["metadata"]["namespace"]
+    put(client, item, namespace=namespace)
+    assert live(client, f"/api/v1/namespaces/{namespace}/configmaps/one")["data"] == {"a": "1"}
+
+
+def test_a_failure_lets_its_stage_finish_and_stops_the_later_ones(client: Client, namespace: str) -> None:
+    bad = config_map("bad", namespace, a={"not": "text"})
+    good, later = config_map("good", namespace, a="1"), deployment("later", namespace)
+    with pytest.raises(ApplyFailed) as failed:
+        put(client, bad, good, later)
+    assert list(failed.value.failures) == [Ref("v1", "ConfigMap", namespace, "bad")]
+    assert failed.value.not_begun == (Ref("apps/v1", "Deployment", namespace, "later"),)
+    assert "not begun because of that: Deployment" in str(failed.value)
+    # The next run goes on from there.
+    bad["data"] = {"a": "1"}
+    assert [change.outcome for change in put(client, bad, good, later).changes] == ["created", "unchanged", "created"]
+
+
+def test_an_unknown_field_is_refused_once_in_the_servers_words(client: Client, namespace: str) -> None:
+    item = deployment("typo", namespace, imagePullPolice="Never")
+    start = time.monotonic()
+    [change] = changes(client, item)
+    assert "imagePullPolice: field not declared in schema" in change.error
+    with pytest.raises(ApplyFailed, match="imagePullPolice: field not declared in schema"):
+        put(client, item)
+    # HTTP 500 here, which looks transient and is not: no patience is spent on it.
+    assert time.monotonic() - start < 5
+
+
+def test_an_immutable_field_is_an_error_unless_told_to_recreate(client: Client, namespace: str) -> None:
+    item = deployment("fixed", namespace)
+    put(client, item)
+    before = live(client, f"/apis/apps/v1/namespaces/{namespace}/deployments/fixed")["metadata"]["uid"]
+    item["spec"]["selector"]["matchLabels"] = {"app": "other"}
+    item["spec"]["template"]["metadata"]["labels"] = {"app": "other"}
+    with pytest.raises(ApplyFailed, match=r"field is immutable.*only when told \(recreate\)"):
+        put(client, item)
+    apply(client, plan(client, [item]), recreate=True)
+    after = live(client, f"/apis/apps/v1/namespaces/{namespace}/deployments/fixed")
+    assert after["metadata"]["uid"] != before
+    assert after["spec"]["selector"]["matchLabels"] == {"app": "other"}
+
+
+def test_a_stateful_sets_fixed_fields_count_as_immutable(client: Client, namespace: str) -> None:
+    item = deployment("set", namespace)
+    item["kind"] = "StatefulSet"
+    item["spec"]["serviceName"] = "one"
+    put(client, item)
+    item["spec"]["serviceName"] = "two"
+    with pytest.raises(ApplyFailed, match=r"only when told \(recreate\)"):
+        put(client, item)
+
+
+def test_what_another_program_holds_is_a_conflict_that_names_it(client: Client, namespace: str) -> None:
+    item = deployment("shared", namespace, image="example.org/app:1")
+    put(client, item)
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/shared"
+    image = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "example.org/app:9"}]
+    patch(client, path, image, manager="other-operator", kind="json-patch")
+    [change] = changes(client, item)
+    assert change.outcome == "configured"
+    held = ".spec.template.spec.containers[name=\"app\"].image is held by 'other-operator'"
+    assert change.note == held
+    assert fields(client, item) == [
+        '.spec.template.spec.containers[name=app].image: "example.org/app:9" -> "example.org/app:1"'
+    ]
+    with pytest.raises(ApplyFailed) as failed:
+        put(client, item)
+    assert held in str(failed.value) and "force=True" in str(failed.value)
+    assert container(live(client, path))["image"] == "example.org/app:9"
+
+    apply(client, plan(client, [item]), force=True)
+    assert container(live(client, path))["image"] == "example.org/app:1"
+    assert outcome(client, item) == "unchanged"
+
+
+def test_what_a_person_changed_with_kubectl_is_put_back(api_server: ApiServer, client: Client, namespace: str) -> None:
+    item = deployment("edited", namespace, image="example.org/app:1")
+    put(client, item)
+    api_server.kubectl("set", "image", "deployment/edited", "app=example.org/app:9", "-n", namespace)
+    assert fields(client, item) == [
+        '.spec.template.spec.containers[name=app].image: "example.org/app:9" -> "example.org/app:1"'
+    ]
+    put(client, item)
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/edited"
+    assert container(live(client, path))["image"] == "example.org/app:1"
+    assert outcome(client, item) == "unchanged"
+
+
+def test_two_writers_at_once_end_in_one_of_the_two_states(api_server: ApiServer, namespace: str) -> None:
+    plans: list[Plan] = []
+    clients = [api_server.client(), api_server.client()]
+    for number, one in enumerate(clients):
+        plans.append(plan(one, [config_map(f"c{index}", namespace, a=str(number)) for index in range(10)]))
+    threads = [
+        threading.Thread(target=apply, args=(one, found), kwargs={"force": True})
+        for one, found in zip(clients, plans, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    items = clients[0].request("GET", f"/api/v1/namespaces/{namespace}/configmaps")["items"]
+    assert len(items) == 10 and all(item["data"]["a"] in "01" for item in items)
+
+
+def test_a_terminating_object_is_waited_for_and_made_anew(client: Client, namespace: str) -> None:
+    item = config_map("going", namespace, a="1")
+    item["metadata"]["finalizers"] = ["example.org/hold"]
+    put(client, item)
+    path = f"/api/v1/namespaces/{namespace}/configmaps/going"
+    uid = live(client, path)["metadata"]["uid"]
+    client.request("DELETE", path)
+    fresh = config_map("going", namespace, a="1")
+    planned = plan(client, [fresh])
+    assert planned.changes[0].outcome == "created"
+    assert planned.changes[0].note == "the standing one is being deleted"
+    with pytest.raises(ApplyFailed, match="held by its finalizers example.org/hold"):
+        apply(client, planned, timeout=0.5)
+    release = threading.Timer(0.5, patch, [client, path, {"metadata": {"finalizers": None}}], {"manager": "holder"})
+    release.start()
+    apply(client, planned)
+    assert live(client, path)["metadata"]["uid"] != uid
+
+
+def test_emoji_and_unicode_travel(client: Client, namespace: str) -> None:
+    item = config_map("text", namespace, a="grüße 🚀 世界")
+    put(client, item)
+    assert live(client, f"/api/v1/namespaces/{namespace}/configmaps/text")["data"]["a"] == "grüße 🚀 世界"
+    assert outcome(client, item) == "unchanged"
+
+
+class TestSecrets:
+    """No secret in a field, a note or an error."""
+
+    def test_a_changed_value_is_masked(self, client: Client, namespace: str) -> None:
+        put(client, secret("s", namespace, password="old-and-secret", user="one"))
+        [change] = changes(client, secret("s", namespace, password="new-and-secret", user="one"))
+        assert [str(field) for field in change.fields] == ['.data.password: "***" -> "***"']
+
+    def test_the_servers_message_is_masked(self, client: Client, namespace: str) -> None:
+        item = secret("bad", namespace, number=48151623)
+        [change] = changes(client, item)
+        assert change.error and "48151623" not in change.error
+        with pytest.raises(ApplyFailed) as failed:
+            put(client, item)
+        assert "48151623" not in str(failed.value)
+
+    def test_data_that_is_no_base64_is_masked(self, client: Client, namespace: str) -> None:
+        item = secret("bad", namespace)
+        item["data"] = {"password": "%%plain-and-secret%%"}
+        [change] = changes(client, item)
+        assert change.error and "plain-and-secret" not in change.error
+
+    def test_data_of_the_wrong_shape_is_masked(self, client: Client, namespace: str) -> None:
+        item = secret("bad", namespace)
+        item["data"] = {"password": {"deep": ["hidden-and-secret"]}}
+        [change] = changes(client, item)
+        assert change.error and "hidden-and-secret" not in change.error
+
+    def test_a_plan_shows_no_secret(self, client: Client, namespace: str) -> None:
+        planned = plan(client, [secret("s", namespace, password="never-shown")])
+        assert "never-shown" not in repr(planned) + str(planned)
+
+
+def test_a_policy_added_later_refuses_what_it_forbids(client: Client, namespace: str) -> None:
+    """A refusal at admission shows in the plan already, since the dry-run runs admission."""
+    policy = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": f"no-forbidden-{namespace}"},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
+                ]
+            },
+            "validations": [{"expression": "object.metadata.name != 'forbidden'", "message": "not this name"}],
+        },
+    }
+    binding = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": f"no-forbidden-{namespace}"},
+        "spec": {
+            "policyName": f"no-forbidden-{namespace}",
+            "validationActions": ["Deny"],
+            "matchResources": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            },
+        },
+    }
+    put(client, policy, binding)
+    deadline = time.monotonic() + 15
+    while not (error := changes(client, config_map("forbidden", namespace))[0].error):
+        assert time.monotonic() < deadline, "the policy never came into force"
+        time.sleep(0.2)
+    assert "not this name" in error
+
+
+def test_quota_is_the_servers_refusal(client: Client, namespace: str) -> None:
+    """Without the quota controller we write its status ourselves; the admission that enforces it is the real one."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few", "namespace": namespace},
+        "spec": {"hard": {"configmaps": "1"}},
+    }
+    put(client, quota)
+    path = f"/api/v1/namespaces/{namespace}/resourcequotas/few"
+    patch(client, f"{path}/status", {"status": {"hard": {"configmaps": "1"}, "used": {"configmaps": "1"}}}, manager="c")
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            put(client, config_map("one-too-many", namespace))
+        except ApplyFailed as error:
+            assert "exceeded quota: few, requested: configmaps=1, used: configmaps=1" in str(error)
+            return
+        client.request("DELETE", f"/api/v1/namespaces/{namespace}/configmaps/one-too-many")
+        assert time.monotonic() < deadline, "the quota never came into force"
+        time.sleep(0.2)
+
+
+class _Webhook(http.server.BaseHTTPRequestHandler):
+    """An admission webhook that refuses everything."""
+
+    def do_POST(self) -> None:
+        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = {"uid": review["request"]["uid"], "allowed": False, "status": {"message": "the webhook says no"}}
+        body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": answer}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing_webhook(api_server: ApiServer) -> Iterator[str]:
+    certificate, key = api_server.authority.issue("webhook")
+    paths = api_server.directory / "webhook.crt", api_server.directory / "webhook.key"
+    for path, content in zip(paths, (certificate, key), strict=True):
+        path.write_bytes(content)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*paths)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Webhook)
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_webhook_that_refuses_is_quoted(
+    api_server: ApiServer, client: Client, namespace: str, refusing_webhook: str
+) -> None:
+    import base64
+
+    webhook: Item = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": f"refuse-{namespace}"},
+        "webhooks": [
+            {
+                "name": "refuse.example.org",
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "clientConfig": {
+                    "url": refusing_webhook,
+                    "caBundle": base64.b64encode(api_server.authority.certificate).decode(),
+                },
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                "rules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"]}
+                ],
+            }
+        ],
+    }
+    # The webhook comes last, so that what it would refuse is in before it.
+    put(client, webhook, secret("before", namespace, a="b"))
+    deadline = time.monotonic() + 15
+    while not (error := changes(client, secret("after", namespace, a="b"))[0].error):
+        assert time.monotonic() < deadline, "the webhook never came into force"
+        time.sleep(0.2)
+    assert "the webhook says no" in error
+    client.request(
+        "DELETE", f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/refuse-{namespace}"
+    )
