@@ -131,7 +131,10 @@ def _take(
         _node(workshop, steps)
     if "bundle" not in only:
         return {}, None
-    made, layer = _base(workshop, store, steps)
+    made: dict[str, Made] = {}
+    layer = None
+    if workshop.recipe.needs_debian:
+        made, layer = _base(workshop, store, steps)
     return {**made, **_compile(workshop, store, steps, ("wheel", "c"))}, layer
 
 
@@ -191,7 +194,7 @@ def _pack(workshop: Workshop, store: Store, steps: Steps, parts: Parts) -> Lock:
 
         inputs = [_FORMAT, asdict(entry), parts.contents(entry)]
         layers[entry.name] = Layer(**steps.run(f"layer {entry.name}", inputs, work))
-    tags = _kubeadm_tags(recipe, steps, parts.made)
+    tags = _kubeadm_tags(recipe, steps, parts.made) if "kubeadm" in (p.name for p in recipe.programs) else {}
     images: list[Image] = []
     for image in recipe.images:
         images += make_image(store, parts, image, layers, tags)

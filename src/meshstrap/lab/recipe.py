@@ -136,6 +136,13 @@ class Recipe:
     layers: dict[str, LayerEntry]
     images: list[ImageEntry]
 
+    @property
+    def needs_debian(self) -> bool:
+        """Whether anything is made from the Debian base tree."""
+        return any(DEBIAN_LAYER in image.layers for image in self.images) or any(
+            build.kind == "debian-file" for build in self.builds.values()
+        )
+
 
 DEBIAN_LAYER = "debian"
 
@@ -164,9 +171,9 @@ def read(path: Path) -> Recipe:
             platform=str(data["platform"]),
             go=_make(Go, "go", data["go"]),
             debian=_make(Debian, "debian", data["debian"]),
-            builds={n: _make(Build, f"builds.{n}", {"name": n, **entry}) for n, entry in data["builds"].items()},
+            builds={n: _make(Build, f"builds.{n}", entry, name=n) for n, entry in data["builds"].items()},
             programs=[_make(ProgramEntry, f"programs[{i}]", entry) for i, entry in enumerate(data["programs"])],
-            layers={n: _make(LayerEntry, f"layers.{n}", {"name": n, **entry}) for n, entry in data["layers"].items()},
+            layers={n: _make(LayerEntry, f"layers.{n}", entry, name=n) for n, entry in data["layers"].items()},
             images=[_make(ImageEntry, f"images[{i}]", entry) for i, entry in enumerate(data["images"])],
         )
     except KeyError as error:
@@ -177,9 +184,11 @@ def read(path: Path) -> Recipe:
     return recipe
 
 
-def _make(kind: type[_T], place: str, entry: dict[str, Any]) -> _T:
+def _make(kind: type[_T], place: str, entry: Any, **given: str) -> _T:
+    if not isinstance(entry, dict):
+        raise TypeError(f"{place}: expected keys and values, found {entry!r}")
     try:
-        return kind(**entry)
+        return kind(**given, **entry)
     except TypeError as error:
         raise TypeError(f"{place}: {str(error).removeprefix(f'{kind.__name__}.__init__() ')}") from None
 
@@ -188,6 +197,9 @@ def _check_names(path: Path, recipe: Recipe) -> None:
     for program in recipe.programs:
         if program.build not in recipe.builds:
             raise BuildError(f"{path}: programs: {program.name}: there is no build {program.build}")
+        build = recipe.builds[program.build]
+        if not (program.module or build.module or build.version):
+            raise BuildError(f"{path}: programs: {program.name}: build {program.build} has no version and no module")
     for layer in recipe.layers.values():
         for source in layer.files.values():
             if source not in recipe.builds and not (recipe.directory / source).is_file():

@@ -1,4 +1,4 @@
-"""The archive: what is streamed is a tar that holds an OCI layout and Docker's manifest, and only what should travel."""
+"""The archive: a tar that holds an OCI layout and Docker's manifest, and only what should travel."""
 
 import hashlib
 import io
