@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from meshstrap.mesh.errors import GatewayError
+
 NAMESPACE = "istio-system"
 SERVICE = "istio-ingressgateway"
 SELECTOR = {"istio": "ingressgateway"}
@@ -28,14 +30,14 @@ def node_port(service: Mapping[str, Any], name: str = HTTP_PORT) -> int:
         The port that every node answers on.
 
     Raises:
-        ValueError: the Service has no such port, or the port has no node port.
+        GatewayError: the Service has no such port, or the port has no node port.
     """
     metadata, spec = service["metadata"], service["spec"]
     for port in spec.get("ports", []):
         if port.get("name") == name and port.get("nodePort"):
             return int(port["nodePort"])
     known = ", ".join(f"{port.get('name')}:{port.get('nodePort', '-')}" for port in spec.get("ports", []))
-    raise ValueError(
+    raise GatewayError(
         f"Service {metadata['namespace']}/{metadata['name']} (type {spec.get('type')}) has no node port for {name}"
         f" (its ports: {known or 'none'}); it should be of type NodePort"
     )

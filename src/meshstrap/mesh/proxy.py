@@ -7,11 +7,8 @@ from typing import Any
 
 from meshstrap.kube.connect import Client
 from meshstrap.kube.exec import execute
+from meshstrap.mesh.errors import ProxyError
 from meshstrap.mesh.gateway import PROXY
-
-
-class ProxyError(Exception):
-    """A proxy that did not answer as it should: names the pod and what it said."""
 
 
 def ask(client: Client, namespace: str, pod: str, path: str) -> str:

@@ -18,9 +18,11 @@ from typing import Any
 
 from meshstrap.evidence import report
 from meshstrap.evidence.verdict import Outcome, Verdict
-from meshstrap.kube import manifests
+from meshstrap.kube import manifests, query
 from meshstrap.kube.errors import KubeError
 from meshstrap.kube.plan import Change, plan
+from meshstrap.mesh import gateway
+from meshstrap.mesh.errors import MeshError
 from meshstrap.scenarios.site import Site
 
 Object = dict[str, Any]
@@ -122,8 +124,8 @@ class Scenario(ABC):
     def judge(self, observation: Observation) -> Verdict:
         """Judge what was observed. Pure."""
 
-    def try_it(self, site: Site) -> str:
-        """Give the command with which a person can look; empty for none."""
+    def try_it(self, observation: Observation) -> str:
+        """Give the command with which a person can look at what was proved; empty for none. Pure."""
         return ""
 
     @property
@@ -184,7 +186,7 @@ def prove(
     observation: Observation = {"parameters": dict(parameters), "seconds": {}}
     try:
         verdict = _phases(scenario, parameters, objects, site, observation)
-    except KubeError as error:
+    except (KubeError, MeshError) as error:
         verdict = Verdict(
             Outcome.INCONCLUSIVE, f"the cluster could not be asked: {error}", "every phase must see what it looks at"
         )
@@ -194,12 +196,12 @@ def prove(
         "verdict": verdict.as_dict(),
         "started": started.isoformat(),
         "finished": site.clock.now().isoformat(),
-        "nodes": [{"name": node.name, "address": node.address, "url": node.url} for node in site.nodes],
+        "site": _surroundings(site, scenario),
         "objects": objects,
         "observation": observation,
     }
     path = report.write(site.reports, scenario.name, content, at=started)
-    return Proof(scenario.name, verdict, path, scenario.try_it(site) if verdict.passed else "")
+    return Proof(scenario.name, verdict, path, scenario.try_it(observation) if verdict.passed else "")
 
 
 def _phases(
@@ -303,6 +305,38 @@ class _Phases:
             self._seconds[self._name] = round(now - self._began, 3)
         self._name, self._began = name, now
         self._site.progress(f"{self._scenario}: {name}")
+
+
+def _surroundings(site: Site, scenario: Scenario) -> dict[str, Any]:
+    """Note where it was proved: nodes, versions, the images that ran with their digests, and the events around it."""
+    found: dict[str, Any] = {
+        "nodes": [{"name": node.name, "address": node.address, "url": node.url} for node in site.nodes]
+    }
+    try:
+        found["kubernetes"] = site.client.version()
+        pods = [
+            pod
+            for namespace in (gateway.NAMESPACE, scenario.namespace)
+            for pod in query.list(site.client, "v1", "Pod", namespace)
+        ]
+        found["images"] = {
+            status["image"]: status.get("imageID", "")
+            for pod in pods
+            for key in ("containerStatuses", "initContainerStatuses")
+            for status in pod.get("status", {}).get(key, [])
+        }
+        found["pods"] = [
+            f"{pod['metadata']['namespace']}/{pod['metadata']['name']} on {pod['spec'].get('nodeName', 'no node')}"
+            for pod in pods
+        ]
+        found["events"] = [
+            f"{event.get('lastTimestamp') or event.get('eventTime')} {event.get('type')} {event.get('reason')}"
+            f" {event['involvedObject'].get('kind')}/{event['involvedObject'].get('name')}: {event.get('message')}"
+            for event in query.list(site.client, "v1", "Event", scenario.namespace)
+        ]
+    except KubeError as error:
+        found["incomplete"] = str(error)
+    return found
 
 
 def _drift(change: Change) -> str:

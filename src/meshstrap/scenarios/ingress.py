@@ -17,6 +17,7 @@ import yaml
 
 from meshstrap.kube import logs, query
 from meshstrap.mesh import access_log, gateway, proxy
+from meshstrap.mesh.errors import GatewayError, ProxyError
 from meshstrap.mesh.proxy_config import ENDPOINTS, ROUTES, endpoint_differences, route_differences
 from meshstrap.scenarios import http
 from meshstrap.scenarios.site import Node, Site
@@ -43,14 +44,14 @@ def base_url(site: Site, node: Node) -> str:
     """Give the URL of the gateway's http port on a node, without path.
 
     Raises:
-        ValueError: the gateway's Service is not there or has no node port.
+        GatewayError: the gateway's Service is not there or has no node port.
         KubeError: the cluster cannot be asked.
     """
     if node.url:
         return node.url.rstrip("/")
     service = query.get(site.client, "v1", "Service", gateway.SERVICE, gateway.NAMESPACE)
     if service is None:
-        raise ValueError(f"there is no Service {gateway.NAMESPACE}/{gateway.SERVICE}; run deploys/istio.py")
+        raise GatewayError(f"there is no Service {gateway.NAMESPACE}/{gateway.SERVICE}; run deploys/istio.py")
     return f"http://{node.address}:{gateway.node_port(service)}"
 
 
@@ -58,6 +59,11 @@ def gateway_pods(site: Site) -> list[Mapping[str, Any]]:
     """List the ingress gateway's ready pods."""
     labels = ",".join(f"{key}={value}" for key, value in gateway.SELECTOR.items())
     return gateway.ready_pods(query.list(site.client, "v1", "Pod", gateway.NAMESPACE, labels=labels))
+
+
+def gateway_names(site: Site) -> list[str]:
+    """List the names of the ingress gateway's ready pods."""
+    return [str(pod["metadata"]["name"]) for pod in gateway_pods(site)]
 
 
 def missing(site: Site, virtual_service: Mapping[str, Any]) -> list[str]:
@@ -78,7 +84,7 @@ def missing(site: Site, virtual_service: Mapping[str, Any]) -> list[str]:
         )
     try:
         base_url(site, Node("", "", None))
-    except ValueError as error:
+    except GatewayError as error:
         lacks.append(str(error))
     shared = gateway.SHARED_GATEWAY_NAME
     if query.get(site.client, NETWORKING, "Gateway", shared, gateway.NAMESPACE) is None:
@@ -160,7 +166,7 @@ def differences(
         try:
             routes = proxy.dump(site.client, gateway.NAMESPACE, name, ROUTES)
             held = proxy.dump(site.client, gateway.NAMESPACE, name, ENDPOINTS)
-        except proxy.ProxyError as error:
+        except ProxyError as error:
             found.append(str(error))
             continue
         here = route_differences(routes, virtual_service, services) + endpoint_differences(held, endpoints)
@@ -210,7 +216,8 @@ def collect(site: Site, observed: dict[str, Any]) -> bool:
 
     Args:
         site: where.
-        observed: an observation with `began` (ISO time) and `requests`; its `log` is set, by mark.
+        observed: an observation with `began` (ISO time) and `requests`; its `log`, by mark, and `gateways_after`, the
+            pods that were read, are set.
 
     Returns:
         Whether every request that got an answer has a line.
@@ -219,8 +226,8 @@ def collect(site: Site, observed: dict[str, Any]) -> bool:
     marks = {request["mark"] for request in observed["requests"]}
     answered = {request["mark"] for request in observed["requests"] if request["status"] is not None}
     log: dict[str, list[dict[str, Any]]] = {}
-    for pod in gateway_pods(site):
-        name = pod["metadata"]["name"]
+    pods = gateway_names(site)
+    for name in pods:
         text = logs.read(site.client, gateway.NAMESPACE, name, gateway.PROXY, since=since)
         for mark, entries in access_log.by_mark(text.splitlines()).items():
             if mark in marks:
@@ -235,7 +242,7 @@ def collect(site: Site, observed: dict[str, Any]) -> bool:
                     }
                     for entry in entries
                 )
-    observed["log"] = log
+    observed["log"], observed["gateways_after"] = log, pods
     return answered <= set(log)
 
 

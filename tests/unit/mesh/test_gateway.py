@@ -8,6 +8,7 @@ import pytest
 
 from meshstrap.kube import manifests
 from meshstrap.mesh import gateway
+from meshstrap.mesh.errors import GatewayError
 
 
 def service(kind: str = "NodePort", **ports: int) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def test_the_port_is_found_by_name() -> None:
 
 @pytest.mark.parametrize("broken", [service("ClusterIP"), service(http=30191), service(http2=0)])
 def test_a_port_that_is_not_there_names_those_that_are(broken: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"Service istio-system/istio-ingressgateway .* has no node port for http2"):
+    with pytest.raises(GatewayError, match=r"Service istio-system/istio-ingressgateway .* has no node port for http2"):
         gateway.node_port(broken)
 
 

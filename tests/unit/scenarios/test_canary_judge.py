@@ -48,7 +48,7 @@ def series(v2: int, n: int = 400, alpha: str = "1/1000", prefix: str = "run", as
             }
         )
         log[mark] = [entry(arm)]
-    return {"n": n, "alpha": alpha, "gateways": ["gw-1"], "requests": requests, "log": log}
+    return {"n": n, "alpha": alpha, "gateways": ["gw-1"], "gateways_after": ["gw-1"], "requests": requests, "log": log}
 
 
 def observation(*rounds: dict[str, Any], weight: int = 10) -> dict[str, Any]:
@@ -114,6 +114,14 @@ def test_missing_log_lines_are_inconclusive() -> None:
     assert not undecided(seen)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.summary == f"3 requests left no line in the gateway's access log (first mark {gone[0]})"
+
+
+def test_lines_that_went_with_a_gateway_pod_say_so() -> None:
+    seen = observation(series(37))
+    seen["rounds"][0].update(log={}, gateways_after=["gw-2"])
+    verdict = judge(seen)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "the gateway's pods changed meanwhile: gw-1 before, gw-2 after" in verdict.lines
 
 
 def change_request(**changes: Any) -> Callable[[dict[str, Any]], None]:

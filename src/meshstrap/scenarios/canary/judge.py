@@ -59,6 +59,13 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
     control, control_lines = _control(observation["control"])
     failures = [line for seen in tallies for line in seen.failures]
     gaps = [line for seen in tallies for line in seen.gaps]
+    if gaps:
+        gaps += [
+            f"the gateway's pods changed meanwhile: {', '.join(series['gateways'])} before,"
+            f" {', '.join(series['gateways_after']) or 'none'} after"
+            for series in rounds
+            if series["gateways"] != series["gateways_after"]
+        ]
     splits = [_split(weight, series, seen) for series, seen in zip(rounds, tallies, strict=True)]
     if control is Outcome.FAIL:
         failures = [*control_lines, *failures]
@@ -134,7 +141,7 @@ def _witnesses(series: Mapping[str, Any], seen: Tally) -> str:
     agree = "agrees on every mark" if seen.replies == seen.lines and not seen.failures else "does not agree"
     return (
         f"gateway's access log {agree}: {seen.lines.get('v1', 0)} to v1, {seen.lines.get('v2', 0)} to v2"
-        f" ({len(series['requests'])} requests, of {', '.join(series.get('gateways', [])) or 'unknown gateway'})"
+        f" ({len(series['requests'])} requests, by {', '.join(series['gateways_after'])})"
     )
 
 

@@ -90,7 +90,7 @@ class Canary(Scenario):
     @override
     def probe(self, site: Site, parameters: Mapping[str, Any], series: Round) -> Observation:
         """Ask every node's NodePort once for each host, then send the series through the first node's."""
-        began = site.clock.now().isoformat()
+        began, gateways = site.clock.now().isoformat(), ingress.gateway_names(site)
         bases = [(node.name, ingress.base_url(site, node)) for node in site.nodes]
         requests = ingress.send(
             site, [ingress.Target(name, base, host) for name, base in bases for host in (None, "canary.example")]
@@ -102,8 +102,7 @@ class Canary(Scenario):
             name, base = bases[0]
             counted = ingress.send(site, [ingress.Target(name, base)] * series.n)
             requests += [request | {"counted": True} for request in counted]
-        pods = [str(pod["metadata"]["name"]) for pod in ingress.gateway_pods(site)]
-        return {"began": began, "gateways": pods, "requests": requests}
+        return {"began": began, "gateways": gateways, "requests": requests}
 
     @override
     def collect(self, site: Site, observed: Observation) -> bool:
@@ -121,9 +120,9 @@ class Canary(Scenario):
         return judge.judge(observation)
 
     @override
-    def try_it(self, site: Site) -> str:
+    def try_it(self, observation: Observation) -> str:
         """Give the tutorial's own loop, with a count at its end."""
-        url = ingress.base_url(site, site.nodes[0])
+        url = observation["rounds"][0]["requests"][0]["url"]
         return f"for i in $(seq 100); do curl -s {url}/; done | sort | uniq -c"
 
     def _pods(self, site: Site, subset: str) -> list[Mapping[str, Any]]:
