@@ -1,0 +1,16 @@
+"""The canary: two versions behind one Service, the gateway splits requests by weight, and 400 of them prove it.
+
+`--data canary_weight=20` is v2's share in percent; `--data prove=false` skips the proof.
+"""
+
+from pyinfra import host
+
+from meshstrap.operations import containerd, scenario, site
+
+site.lock(name="One operator at a time")
+
+containerd.images(scenario.images("canary"), name="Canary: images on every node")
+
+if "leader" in host.groups:
+    scenario.manifests("canary", force=host.data.force, name="Canary: two versions, split by weight")
+    scenario.proof("canary", name="Canary: proof of the split")

@@ -1,0 +1,10 @@
+"""The scenarios off the cluster, with their namespaces; Istio and the cluster stay."""
+
+from pyinfra import host
+
+from meshstrap.operations import scenario, site
+
+site.lock(name="One operator at a time")
+
+if "leader" in host.groups:
+    scenario.manifests("canary", present=False, name="Canary: gone")

@@ -1,0 +1,5 @@
+"""All scenarios, one after the other: applied and proved."""
+
+from pyinfra import local
+
+local.include("deploys/canary.py")

@@ -1,0 +1,8 @@
+"""Proof of every scenario that stands, applying nothing: the exit code says whether the site does what it claims."""
+
+from pyinfra import host
+
+from meshstrap.operations import scenario
+
+if "leader" in host.groups:
+    scenario.proof("canary", name="Canary: proof of the split")

@@ -1,0 +1,292 @@
+"""Manage sidecar injection by namespace, and prove it by the pods.
+
+A label decides only on pods that are made after it: what runs keeps or lacks its sidecar until it is restarted. So the
+pods are looked at, their workloads restarted where need be, and looked at again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.exceptions import OperationValueError
+from pyinfra.api.operation import OperationMeta, operation
+from pyinfra.context import host
+
+from meshstrap.kube import query
+from meshstrap.kube.connect import Client
+from meshstrap.kube.errors import KubeError
+from meshstrap.kube.ref import Ref
+from meshstrap.kube.wait import wait as wait_for
+from meshstrap.mesh import gateway
+from meshstrap.operations import api_server, k8s
+from meshstrap.operations.failure import executing, failure
+
+Object = Mapping[str, Any]
+
+# Istio's injector passes these over whatever their labels say; its own namespace holds what it needs to start.
+NEVER = ("kube-node-lease", "kube-public", "kube-system", gateway.NAMESPACE)
+
+_DEFAULT_REVISION = "default"
+_MERGE_PATCH = "application/merge-patch+json"
+_RESTARTED = "kubectl.kubernetes.io/restartedAt"
+_ROLLED = ("DaemonSet", "Deployment", "StatefulSet")
+_SECONDS = 300.0
+_SETTLE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """What a namespace needs: label changes (None removes), workloads to restart, and pods nobody can restart."""
+
+    name: str
+    exists: bool
+    labels: dict[str, str | None]
+    restart: dict[Ref, str]
+    stuck: dict[str, str]
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self.labels or self.restart)
+
+
+def namespaces(
+    injection: Mapping[str, bool | str], *, revision: str = _DEFAULT_REVISION, **arguments: Any
+) -> OperationMeta:
+    """Switch injection on or off by namespace, restart what it concerns, prove it. Runs on a control plane node.
+
+    + injection: for each namespace True (the site's revision), False, or the name of a revision
+    + revision: the site's revision of Istio; `default` is labelled `istio-injection=enabled`, others `istio.io/rev`
+
+    **Example:**
+
+    .. code:: python
+
+        injection.namespaces({"default": True, "legacy": False}, name="Sidecars by namespace")
+    """
+    if not isinstance(injection, Mapping):
+        raise OperationValueError(f"injection must name namespaces, as in {{'default': True}}, not {injection!r}")
+    for namespace, wanted in injection.items():
+        if namespace in NEVER:
+            raise OperationValueError(f"injection: Istio injects nothing in {namespace}; leave it out")
+        if not isinstance(wanted, bool | str) or wanted == "":
+            raise OperationValueError(
+                f"injection: {namespace} must be True, False or the name of a revision, not {wanted!r}"
+            )
+    revisions = {
+        namespace: revision if wanted is True else wanted or "" for namespace, wanted in sorted(injection.items())
+    }
+    return _namespaces(revisions=revisions, **arguments)
+
+
+@operation()
+def _namespaces(*, revisions: Mapping[str, str]) -> Generator[PyinfraCommand, None, None]:
+    try:
+        client = api_server.client(host)
+        absent = sorted({revision for revision in revisions.values() if revision} - _injectors(client))
+        if absent and executing():
+            yield failure(
+                f"no injector of Istio revision {', '.join(absent)} is in the cluster, so a label would do nothing; "
+                "run deploys/istio.py, or name a revision that is there"
+            )
+            return
+        found = [_look(client, namespace, revision) for namespace, revision in revisions.items()]
+    except k8s.ERRORS as error:
+        yield k8s.unplanned(error)
+        return
+    for each in found:
+        _show(each)
+    if any(each.changes for each in found):
+        yield k8s.command(lambda: _make_so(client, found, revisions))
+    elif stuck := _stuck_words(found):
+        yield failure(stuck)
+    else:
+        host.noop("every pod has its sidecar, or none, as declared")
+
+
+def label_changes(labels: Mapping[str, str], revision: str) -> dict[str, str | None]:
+    """Tell how a namespace's labels must change so that exactly one, or none, decides on injection.
+
+    Args:
+        labels: the namespace's labels.
+        revision: the wanted revision; empty for no injection.
+
+    Returns:
+        New values by key, None for a label to remove; empty when nothing is to change.
+
+    """
+    by_revision = revision not in ("", _DEFAULT_REVISION)
+    wanted = {
+        "istio-injection": "enabled" if revision == _DEFAULT_REVISION else None,
+        "istio.io/rev": revision if by_revision else None,
+    }
+    return {key: value for key, value in wanted.items() if labels.get(key) != value}
+
+
+def expected(item: Object, revision: str) -> str:
+    """Tell which revision's sidecar a pod gets when it is made; empty for none.
+
+    Source: istio/istio manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml, and
+    pkg/kube/inject/inject.go `injectRequired`: the label decides before the annotation, host networking excludes.
+
+    Args:
+        item: the Pod.
+        revision: of the namespace; empty where injection is off.
+
+    """
+    metadata, spec = item["metadata"], item["spec"]
+    labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
+    said = labels.get("sidecar.istio.io/inject", annotations.get("sidecar.istio.io/inject", ""))
+    if spec.get("hostNetwork") or said == "false":
+        return ""
+    if revision:
+        return revision
+    # Without a namespace's label, a pod's own label asks for a sidecar.
+    if "istio.io/rev" in labels:
+        return str(labels["istio.io/rev"])
+    return _DEFAULT_REVISION if labels.get("sidecar.istio.io/inject") == "true" else ""
+
+
+def complaint(pod: Object, revision: str) -> str:
+    """Say in what a pod is not as the namespace's injection wants it; empty when it is."""
+    wanted, has = expected(pod, revision), gateway.has_sidecar(pod)
+    if wanted and not has:
+        return "lacks its sidecar"
+    if has and not wanted:
+        return "should lose its sidecar"
+    held = _revision_of(pod)
+    if has and held and held != wanted:
+        return f"has a sidecar of revision {held}, not {wanted}"
+    return ""
+
+
+def _revision_of(pod: Object) -> str:
+    status = pod["metadata"].get("annotations", {}).get("sidecar.istio.io/status", "{}")
+    try:
+        return str(json.loads(status).get("revision", ""))
+    except ValueError:
+        return ""
+
+
+def _injectors(client: Client) -> set[str]:
+    """List the revisions, and tags of revisions, that an injector answers for."""
+    kind = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
+    labels = [item["metadata"].get("labels", {}) for item in query.list(client, *kind, labels="app=sidecar-injector")]
+    return {each[key] for each in labels for key in ("istio.io/rev", "istio.io/tag") if key in each}
+
+
+def _look(client: Client, name: str, revision: str) -> Namespace:
+    namespace = query.get(client, "v1", "Namespace", name)
+    if namespace is None:
+        return Namespace(name, False, label_changes({}, revision), {}, {})
+    restart, stuck = _concerned(client, name, revision)
+    return Namespace(name, True, label_changes(namespace["metadata"].get("labels", {}), revision), restart, stuck)
+
+
+def _concerned(client: Client, namespace: str, revision: str) -> tuple[dict[Ref, str], dict[str, str]]:
+    """Find the workloads whose pods are not as wanted, and the pods that no workload makes anew."""
+    pods = [pod for pod in query.list(client, "v1", "Pod", namespace) if _runs(pod)]
+    wrong = [(pod, complaint(pod, revision)) for pod in pods]
+    wrong = [(pod, said) for pod, said in wrong if said]
+    if not wrong:
+        return {}, {}
+    sets = {item["metadata"]["uid"]: item for item in query.list(client, "apps/v1", "ReplicaSet", namespace)}
+    restart: dict[Ref, str] = {}
+    stuck: dict[str, str] = {}
+    for pod, said in wrong:
+        owner = _controller(pod)
+        if owner and owner["kind"] == "ReplicaSet" and owner["uid"] in sets:
+            owner = _controller(sets[owner["uid"]])
+        if owner and owner["kind"] in _ROLLED:
+            ref = Ref(owner["apiVersion"], owner["kind"], namespace, owner["name"])
+            restart[ref] = f"Pod {pod['metadata']['name']} {said}"
+        # A Job's pod ends by itself; the next one is made as the label says.
+        elif not owner or owner["kind"] != "Job":
+            stuck[f"Pod {namespace}/{pod['metadata']['name']}"] = said
+    return dict(sorted(restart.items())), stuck
+
+
+def _runs(pod: Object) -> bool:
+    ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return not ended and "deletionTimestamp" not in pod["metadata"]
+
+
+def _controller(item: Object) -> Mapping[str, Any] | None:
+    owners = item["metadata"].get("ownerReferences", [])
+    return next((owner for owner in owners if owner.get("controller")), None)
+
+
+def _show(each: Namespace) -> None:
+    if each.labels and (each.exists or any(each.labels.values())):
+        host.log(f"{'configured' if each.exists else 'created':<11} Namespace/{each.name}")
+        for key, value in each.labels.items():
+            host.log(f"{'':<11}   label {key}: {'removed' if value is None else value}")
+    for ref, said in each.restart.items():
+        host.log(f"restarted   {ref} ({said})")
+    for pod, said in each.stuck.items():
+        host.log(f"{pod} {said}, and no workload makes it anew", logger.warning)
+
+
+def _stuck_words(found: Iterable[Namespace]) -> str:
+    return "\n".join(
+        f"{pod} {said}; no Deployment, StatefulSet or DaemonSet makes it: delete it and make it anew"
+        for each in found
+        for pod, said in each.stuck.items()
+    )
+
+
+def _make_so(client: Client, found: Iterable[Namespace], revisions: Mapping[str, str]) -> None:
+    restarted: list[Ref] = []
+    for each in found:
+        _label(client, each)
+        for ref in each.restart:
+            _restart(client, ref)
+            restarted.append(ref)
+    wait_for(client, restarted, timeout=_SECONDS, progress=k8s.progress(host))
+    _prove(client, revisions)
+
+
+def _label(client: Client, each: Namespace) -> None:
+    if not each.labels:
+        return
+    if each.exists:
+        path = client.resource("v1", "Namespace").path(None, each.name)
+        patch = {"metadata": {"labels": each.labels}}
+        client.request("PATCH", path, body=patch, content_type=_MERGE_PATCH, query={"fieldManager": "meshstrap"})
+    elif any(each.labels.values()):
+        labels = {key: value for key, value in each.labels.items() if value}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": each.name, "labels": labels}}
+        client.request("POST", client.resource("v1", "Namespace").path(), body=body)
+
+
+def _restart(client: Client, ref: Ref) -> None:
+    """Let a workload make its pods anew, as `kubectl rollout restart` does."""
+    annotations = {_RESTARTED: datetime.now(UTC).isoformat(timespec="seconds")}
+    client.request(
+        "PATCH",
+        client.resource(ref.api_version, ref.kind).path(ref.namespace, ref.name),
+        body={"spec": {"template": {"metadata": {"annotations": annotations}}}},
+        content_type=_MERGE_PATCH,
+        query={"fieldManager": "kubectl-rollout"},
+    )
+
+
+def _prove(client: Client, revisions: Mapping[str, str]) -> None:
+    """Look at the pods again; what a rollout leaves behind may take a moment to go."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        found = [_look(client, namespace, revision) for namespace, revision in revisions.items()]
+        wrong = [f"{ref}: {said}" for each in found for ref, said in each.restart.items()]
+        if not wrong or time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    stuck = _stuck_words(found)
+    if wrong or stuck:
+        raise KubeError("\n".join([*wrong, *([stuck] if stuck else [])]))

@@ -1,0 +1,256 @@
+"""Manage objects in the cluster: manifests and namespaces, through the API server.
+
+Each operation plans first: the live objects against the server's own dry-run. What is equal is left alone; what differs
+is listed, field by field, and applied.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.exceptions import OperationValueError
+from pyinfra.api.host import Host
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State
+from pyinfra.context import host
+from pyinfra.context import state as current
+
+from meshstrap import transport
+from meshstrap.kube import manifests as manifest_files
+from meshstrap.kube.apply import apply
+from meshstrap.kube.compare import Field
+from meshstrap.kube.connect import Client
+from meshstrap.kube.delete import delete
+from meshstrap.kube.errors import ApiUnreachable, KubeError, UnknownKind
+from meshstrap.kube.manifests import ManifestError
+from meshstrap.kube.plan import Change, Plan, plan
+from meshstrap.kube.query import read_many
+from meshstrap.kube.ref import Ref
+from meshstrap.kube.wait import State as Readiness
+from meshstrap.kube.wait import wait as wait_for
+from meshstrap.operations import api_server
+from meshstrap.operations.failure import executing, failure
+
+Object = Mapping[str, Any]
+
+ERRORS = (KubeError, transport.TransportError)
+READY_SECONDS = 300.0
+# Fields shown of one object, and lines of one text, unless --diff asks for all.
+SHOWN = 12
+_PROGRESS_SECONDS = 10.0
+
+
+@operation()
+def manifests(
+    objects: Sequence[Object] | Path | str,
+    *,
+    present: bool = True,
+    namespace: str | None = None,
+    owner: str | None = None,
+    prune: bool = False,
+    wait: bool = True,
+    force: bool = False,
+    timeout: float = READY_SECONDS,
+) -> Generator[PyinfraCommand, None, None]:
+    """Make objects stand in the cluster as declared, or be gone. Runs on a control plane node.
+
+    + objects: the objects, or the path of a YAML file or of a directory of them
+    + present: whether they should be there
+    + namespace: for namespaced objects that name none
+    + owner: name of this set, put on each object as label `meshstrap.dev/owner`
+    + prune: whether objects with that label that are no longer declared are deleted (namespaces never)
+    + wait: whether to wait until they are ready, which is also checked where nothing changed
+    + force: whether fields that another program holds are taken from it
+    + timeout: seconds for them to be ready, or gone
+
+    **Example:**
+
+    .. code:: python
+
+        k8s.manifests("manifests/dashboards", name="Dashboards", namespace="monitoring", owner="dashboards", prune=True)
+    """
+    where = namespace or "default"
+    try:
+        declared = load(objects)
+    except ManifestError as error:
+        if not executing():
+            raise OperationValueError(str(error)) from None
+        yield failure(str(error))
+        return
+    if not present:
+        yield from _absent(declared, where, timeout)
+        return
+    try:
+        client = api_server.client(host)
+        planned = plan(client, declared, owner=owner, prune=prune, namespace=where)
+    except ERRORS as error:
+        yield unplanned(error, declared)
+        return
+    if planned.pending:
+        show(planned)
+
+        def make_so() -> None:
+            apply(client, planned, force=force)
+            if wait:
+                wait_for(client, declared, namespace=where, timeout=timeout, progress=progress(host))
+
+        yield command(make_so)
+        return
+    if wait and executing():
+        try:
+            wait_for(client, declared, namespace=where, timeout=timeout, progress=progress(host))
+        except ERRORS as error:
+            yield failure(str(error))
+            return
+    host.noop(f"{len(planned.changes)} objects stand as declared")
+
+
+@operation()
+def namespace(
+    namespace: str, *, present: bool = True, labels: Mapping[str, str] | None = None
+) -> Generator[PyinfraCommand, None, None]:
+    """Make a namespace be there with labels, or be gone with all that is in it. Runs on a control plane node.
+
+    + namespace: its name
+    + present: whether it should be there
+    + labels: labels that it should have; others stay
+
+    **Example:**
+
+    .. code:: python
+
+        k8s.namespace("monitoring", name="Namespace for dashboards", labels={"team": "site"})
+    """
+    metadata = {"name": namespace, "labels": dict(labels or {})}
+    yield from manifests._inner([{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}], present=present)
+
+
+def load(objects: Sequence[Object] | Path | str) -> Sequence[Object]:
+    """Give the objects themselves: a path is read as YAML, relative to the directory that pyinfra was started in.
+
+    Raises:
+        ManifestError: a file is missing or wrong; names file, document and line.
+
+    """
+    return manifest_files.load(Path(objects)) if isinstance(objects, str | Path) else objects
+
+
+def unplanned(error: Exception, declared: Iterable[Object] = ()) -> FunctionCommand:
+    """Make the command that stands for what could not be planned: at execute it fails this host with the reason.
+
+    Before that it is no error that there is no cluster: an earlier step of the same run will make it, and then every
+    object is created. Any other reason is said at once.
+    """
+    if not executing():
+        if isinstance(error, api_server.NoCluster):
+            for item in declared:
+                host.log(f"created     {Ref.of(item)} (there is no cluster yet)")
+        else:
+            host.log(str(error), logger.warning)
+    if isinstance(error, ApiUnreachable | transport.TransportError):
+        api_server.forget(host)
+    return failure(str(error))
+
+
+def command(action: Callable[[], object]) -> FunctionCommand:
+    """Make the command that does something in the cluster; what goes wrong is printed, without a traceback."""
+
+    def run(state: State, host: Host) -> bool:
+        try:
+            action()
+        except ERRORS as error:
+            for line in str(error).splitlines():
+                host.log(line, logger.error)
+            return False
+        return True
+
+    return FunctionCommand(run, (), {})
+
+
+def show(planned: Plan) -> None:
+    """List what a plan changes, each object with its outcome and the fields that differ (live -> declared)."""
+    for change in planned.pending:
+        _show_change(change)
+
+
+def progress(of: Host) -> Callable[[Mapping[Ref, Readiness]], None]:
+    """Make the function that says what is being waited for, at most every 10 s, so that a long wait is no silence."""
+    said = time.monotonic()
+
+    def say(states: Mapping[Ref, Readiness]) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _PROGRESS_SECONDS:
+            said = time.monotonic()
+            for ref, state in states.items():
+                if not state.ready:
+                    of.log(f"waiting for {ref}: {state.reason}")
+
+    return say
+
+
+def field_lines(field: Field, limit: int | None) -> list[str]:
+    """Put a field that differs into words: values on one line, texts of several lines as the lines that differ.
+
+    Args:
+        field: path, live and declared value.
+        limit: the most lines to give; None for all.
+
+    """
+    if not (isinstance(field.live, str) and isinstance(field.declared, str) and "\n" in field.live + field.declared):
+        return [str(field)]
+    delta = difflib.unified_diff(field.live.splitlines(), field.declared.splitlines(), n=0, lineterm="")
+    lines = [line for line in delta if not line.startswith(("---", "+++", "@@"))]
+    rest = [] if limit is None or len(lines) <= limit else [f"... and {len(lines) - limit} more lines (--diff)"]
+    return [f"{field.path}: (- live, + declared)", *(f"  {line}" for line in [*lines[:limit], *rest])]
+
+
+def _show_change(change: Change) -> None:
+    limit = None if current.config.DIFF else SHOWN
+    note = f" ({change.note})" if change.note else ""
+    host.log(f"{change.outcome:<11} {change.ref}{note}")
+    for field in change.fields[:limit]:
+        for line in field_lines(field, limit):
+            host.log(f"{'':<11}   {line}")
+    if limit is not None and len(change.fields) > limit:
+        host.log(f"{'':<11}   ... and {len(change.fields) - limit} more fields (--diff)")
+    if change.error:
+        host.log(f"{'':<11}   refused as things stand: {change.error}", logger.warning)
+
+
+def _absent(declared: Sequence[Object], namespace: str, timeout: float) -> Generator[PyinfraCommand, None, None]:
+    try:
+        client = api_server.client(host)
+        there = _there(client, declared, namespace)
+    except api_server.NoCluster as error:
+        if executing():
+            yield failure(str(error))
+        return
+    except ERRORS as error:
+        yield unplanned(error)
+        return
+    if not there:
+        host.noop("none of the objects is there")
+        return
+    for ref in there:
+        host.log(f"deleted     {ref}")
+    yield command(lambda: delete(client, there, timeout=timeout))
+
+
+def _there(client: Client, declared: Sequence[Object], namespace: str) -> list[Ref]:
+    wanted = []
+    for item in declared:
+        try:
+            resource = client.resource(item["apiVersion"], item["kind"])
+        except UnknownKind:
+            continue
+        ref = Ref.of(item)
+        where = (ref.namespace or namespace) if resource.namespaced else ""
+        wanted.append((replace(ref, namespace=where), resource))
+    return sorted(read_many(client, wanted))
