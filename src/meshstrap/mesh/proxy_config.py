@@ -83,6 +83,17 @@ def held_routes(dump: Mapping[str, Any], host: str) -> list[Route]:
     ]
 
 
+def origins(dump: Mapping[str, Any]) -> set[str]:
+    """List the VirtualServices, as `namespace/name`, of which a proxy holds routes."""
+    return {
+        origin
+        for config in _configs(dump, "route_config")
+        for virtual_host in config.get("virtual_hosts", [])
+        for route in virtual_host.get("routes", [])
+        if (origin := _held_route(route).origin)
+    }
+
+
 def route_differences(
     dump: Mapping[str, Any], virtual_service: Mapping[str, Any], services: Iterable[Mapping[str, Any]]
 ) -> list[str]:

@@ -23,6 +23,7 @@ from meshstrap.kube.errors import KubeError
 from meshstrap.kube.plan import Change, plan
 from meshstrap.mesh import gateway
 from meshstrap.mesh.errors import MeshError
+from meshstrap.scenarios import ingress
 from meshstrap.scenarios.site import Site
 
 Object = dict[str, Any]
@@ -251,6 +252,28 @@ def _phases(
             break
     phase.begin("judge")
     return scenario.judge(observation)
+
+
+def remains(scenario: Scenario, site: Site) -> list[str]:
+    """Look, for at most 60 s, whether a scenario that was removed is gone from cluster and gateways.
+
+    Args:
+        scenario: what was removed.
+        site: where.
+
+    Returns:
+        A sentence for each thing that is still there; empty when all is gone.
+
+    Raises:
+        KubeError, MeshError: the cluster or a gateway cannot be asked.
+    """
+
+    def look() -> list[str]:
+        namespace = query.get(site.client, "v1", "Namespace", scenario.namespace)
+        left = [f"namespace {scenario.namespace} is still there"] if namespace else []
+        return left + ingress.remains(site, scenario.namespace)
+
+    return converge(look, site)
 
 
 def converge(look: Callable[[], list[str]], site: Site) -> list[str]:

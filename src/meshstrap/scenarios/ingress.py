@@ -18,7 +18,7 @@ import yaml
 from meshstrap.kube import logs, query
 from meshstrap.mesh import access_log, gateway, proxy
 from meshstrap.mesh.errors import GatewayError, ProxyError
-from meshstrap.mesh.proxy_config import ENDPOINTS, ROUTES, endpoint_differences, route_differences
+from meshstrap.mesh.proxy_config import ENDPOINTS, ROUTES, endpoint_differences, origins, route_differences
 from meshstrap.scenarios import http
 from meshstrap.scenarios.site import Node, Site
 
@@ -78,6 +78,8 @@ def missing(site: Site, virtual_service: Mapping[str, Any]) -> list[str]:
         VirtualService on the same host.
     """
     lacks = []
+    if not site.nodes:
+        lacks.append("no node of the cluster is ready, so there is none to send requests to")
     if not gateway_pods(site):
         lacks.append(
             f"no ready ingress gateway pod in {gateway.NAMESPACE}; run deploys/istio.py with a profile that has one"
@@ -103,7 +105,12 @@ def missing_access_log(config: Mapping[str, Any] | None) -> list[str]:
     where = f"mesh config (ConfigMap {gateway.NAMESPACE}/istio)"
     if config is None:
         return [f"{where} is not there; run deploys/istio.py"]
-    settings = yaml.safe_load(config.get("data", {}).get("mesh", "")) or {}
+    try:
+        settings = yaml.safe_load(config.get("data", {}).get("mesh", "")) or {}
+    except yaml.YAMLError as error:
+        return [f"{where} is no YAML: {error}"]
+    if not isinstance(settings, dict):
+        return [f"{where} is no mapping"]
     lacks = []
     if settings.get("accessLogFile") != "/dev/stdout":
         lacks.append(f"{where} lacks accessLogFile: /dev/stdout, without which the gateway logs no request")
@@ -172,6 +179,16 @@ def differences(
         here = route_differences(routes, virtual_service, services) + endpoint_differences(held, endpoints)
         found += [f"{name}: {difference}" for difference in here]
     return found
+
+
+def remains(site: Site, namespace: str) -> list[str]:
+    """Say which gateway pods still hold routes of a namespace's VirtualServices; empty when they are gone."""
+    return [
+        f"{pod} still holds routes of VirtualService {origin}"
+        for pod in gateway_names(site)
+        for origin in sorted(origins(proxy.dump(site.client, gateway.NAMESPACE, pod, ROUTES)))
+        if origin.startswith(f"{namespace}/")
+    ]
 
 
 def send(site: Site, targets: list[Target]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from meshstrap.mesh.proxy_config import (
     endpoint_differences,
     held_endpoints,
     held_routes,
+    origins,
     route_differences,
 )
 
@@ -111,6 +112,12 @@ def test_anothers_catch_all_before_ours_is_named_and_its_own_paths_are_not() -> 
 def test_a_match_that_is_narrower_than_declared_is_a_difference() -> None:
     held = dump([route({V1: 90, V2: 10}, prefix="/", headers=[{"name": "end-user"}])])
     assert "prefix / with headers" in route_differences(held, virtual_service(), [SERVICE])[0]
+
+
+def test_the_virtual_services_that_a_proxy_holds_routes_of() -> None:
+    held = dump([route({V1: 1}, path="/x"), route({V1: 1}, "other/virtual-service/web"), {"match": {"prefix": "/"}}])
+    assert origins(held) == {"canary/canary", "other/web"}
+    assert origins({}) == set()
 
 
 def test_matches_compile_one_by_one_in_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -10,9 +11,12 @@ import pytest
 import yaml
 from typing_extensions import override
 
-from meshstrap.kube.connect import Client
+from meshstrap.evidence.verdict import Outcome
+from meshstrap.kube.connect import Client, connect
+from meshstrap.mesh.proxy_config import declared_routes
 from meshstrap.scenarios import engine, find, names
-from meshstrap.scenarios.site import Clock, Site
+from meshstrap.scenarios.parameters import ParameterError
+from meshstrap.scenarios.site import Clock, Node, Site
 
 
 class Leap(Clock):
@@ -117,6 +121,39 @@ def test_the_canary_is_two_deployments_and_each_has_its_subset() -> None:
         assert item["spec"]["selector"]["matchLabels"].items() <= labels.items()
         assert selector.items() <= labels.items()
         assert [name for name, wanted in subsets.items() if wanted.items() <= labels.items()] == [version]
+
+
+def test_the_canarys_rules_can_be_compared_with_a_proxys() -> None:
+    objects = find("canary").objects({"weight": 20})
+    (route,) = declared_routes(engine.declared(objects, "VirtualService"), [engine.declared(objects, "Service")])
+    host = "canary.canary.svc.cluster.local"
+    assert route.clusters == ((f"outbound|80|v1|{host}", 80), (f"outbound|80|v2|{host}", 20))
+
+
+def test_an_api_server_that_is_away_is_inconclusive_and_leaves_its_evidence(tmp_path: Path) -> None:
+    kubeconfig = {
+        "current-context": "x",
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+        "clusters": [{"name": "x", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "x", "user": {"token": "s3cr3t"}}],
+    }
+    client = connect(kubeconfig, patience=0.1)
+    nodes = (Node("control-1", "192.0.2.10"),)
+    proof = engine.prove(find("canary"), {"canary_weight": 20}, Site(client, nodes, tmp_path / "reports"))
+    assert proof.verdict.outcome is Outcome.INCONCLUSIVE
+    assert "127.0.0.1:1" in proof.verdict.summary and "connection refused" in proof.verdict.summary
+    kept = json.loads(proof.report.read_text())
+    assert kept["claim"] == "of the requests to http://<node>:<NodePort>/ 20 % reach v2 and 80 % reach v1"
+    assert kept["verdict"]["outcome"] == "INCONCLUSIVE"
+    assert kept["site"]["nodes"][0]["name"] == "control-1" and "incomplete" in kept["site"]
+    assert "s3cr3t" not in proof.report.read_text()
+    assert proof.lines[0].startswith("canary: INCONCLUSIVE: ")
+
+
+def test_a_parameter_that_is_none_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError):
+        engine.prove(find("canary"), {"canary_weight": "ten"}, Site(cast(Client, None), (), tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_kind_that_is_not_declared_once_is_refused() -> None:

@@ -61,6 +61,8 @@ def test_istios_own_access_log_on_stdout_is_what_is_needed(extra: str) -> None:
     ("settings", "said"),
     [
         (None, "is not there"),
+        (config("a: [b"), "is no YAML"),
+        (config("text"), "is no mapping"),
         (config(""), "lacks accessLogFile: /dev/stdout"),
         (config("accessLogFile: /var/log/access"), "lacks accessLogFile: /dev/stdout"),
         (config("accessLogFile: /dev/stdout\naccessLogFormat: '%START_TIME%'"), "sets accessLogFormat"),
