@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -131,7 +131,7 @@ def write_kubeconfig(lab: Lab, record: Record) -> Path:
     return lab.kubeconfig
 
 
-def published(config: dict[str, object], server: str) -> dict[str, object]:
+def published(config: Mapping[str, object], server: str) -> dict[str, object]:
     """Return the kubeconfig with every cluster's server replaced; certificates stay embedded and checked.
 
     Raises:

@@ -70,7 +70,8 @@ def read(path: Path) -> Record:
     except FileNotFoundError:
         raise LabError(f"the lab is not up ({path} is not there): run `make lab-up`") from None
     except yaml.YAMLError as error:
-        raise LabError(f"{path} is not YAML ({error}): run `make lab-up` to write it anew") from None
+        reason = " ".join(str(error).split())
+        raise LabError(f"{path} is not YAML ({reason}): run `make lab-up` to write it anew") from None
     try:
         nodes = tuple(Node(**node) for node in document["nodes"])
         return Record(name=document["name"], subnet=document["subnet"], nodes=nodes)
