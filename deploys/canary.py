@@ -5,11 +5,9 @@
 
 from pyinfra import host
 
-from meshstrap.operations import containerd, scenario, site
+from meshstrap.operations import scenario, site
 
 site.lock(name="One operator at a time")
-
-containerd.images(scenario.images("canary"), name="Canary: images on every node")
 
 if "leader" in host.groups:
     scenario.manifests("canary", force=host.data.force, name="Canary: two versions, split by weight")

@@ -30,14 +30,6 @@ from meshstrap.scenarios.parameters import ParameterError
 from meshstrap.scenarios.site import Node, Site
 
 
-def images(scenario: str) -> list[str]:
-    """List the image references that a scenario needs on this site, with data `images` taken into account.
-
-    + scenario: its name
-    """
-    return [_image(each) for each in _found(scenario).images()]
-
-
 def manifests(scenario: str, *, present: bool = True, force: bool = False, **arguments: Any) -> OperationMeta:
     """Make a scenario's objects stand as declared, or be gone. Runs on a control plane node.
 

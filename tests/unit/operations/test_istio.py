@@ -1,0 +1,82 @@
+"""We test the document that istioctl renders, and which data is refused before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pyinfra.api.exceptions import OperationValueError
+
+from meshstrap.operations import istio
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    given = {"version": "1.31.0", "profile": "demo", "node_port": 30191, "revision": "default", "values": {}}
+    built: dict[str, Any] = istio.operator(**{**given, **changes})["spec"]
+    return built
+
+
+def ports(built: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    service = built["components"]["ingressGateways"][0]["k8s"]["service"]
+    assert service["type"] == "NodePort"
+    return {port["name"]: port for port in service["ports"]}
+
+
+def test_one_node_port_is_pinned_and_no_port_of_the_profile_is_lost() -> None:
+    seen = ports(spec(node_port=30080))
+    assert set(seen) == {"status-port", "http2", "https", "tcp", "tls"}
+    assert seen["http2"] == {"name": "http2", "port": 80, "targetPort": 8080, "protocol": "TCP", "nodePort": 30080}
+    assert [name for name, port in seen.items() if "nodePort" in port] == ["http2"]
+
+
+def test_the_default_profile_has_fewer_ports_and_minimal_no_gateway() -> None:
+    assert set(ports(spec(profile="default"))) == {"status-port", "http2", "https"}
+    assert "components" not in spec(profile="minimal")
+
+
+def test_the_proofs_can_read_access_log_and_counters() -> None:
+    mesh = spec()["meshConfig"]
+    assert (mesh["accessLogFile"], mesh["accessLogEncoding"]) == ("/dev/stdout", "TEXT")
+    assert "cluster.outbound" in mesh["defaultConfig"]["proxyStatsMatcher"]["inclusionPrefixes"]
+
+
+def test_the_sites_values_win_and_leave_the_rest() -> None:
+    values = spec(values={"telemetry": {"enabled": False}, "defaultRevision": "mine"})["values"]
+    assert values == {"telemetry": {"enabled": False}, "defaultRevision": "mine"}
+
+
+def test_a_revision_is_named_only_where_it_is_not_the_default_one() -> None:
+    assert "revision" not in spec()
+    assert spec(revision="1-31")["revision"] == "1-31"
+    assert spec(revision="1-31")["values"]["defaultRevision"] == "1-31"
+
+
+@pytest.mark.parametrize("port", [80, 29999, 32768, 0, -1, "30191", "abc", 30191.0, True, None])
+def test_a_node_port_that_is_none_is_refused_by_name(port: object) -> None:
+    with pytest.raises(OperationValueError, match="ingress_node_port must be a whole number from 30000 to 32767"):
+        spec(node_port=port)
+
+
+def test_both_ends_of_the_node_port_range_are_taken() -> None:
+    assert ports(spec(node_port=30000))["http2"]["nodePort"] == 30000
+    assert ports(spec(node_port=32767))["http2"]["nodePort"] == 32767
+
+
+def test_an_unknown_profile_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(OperationValueError, match="one of default, demo, minimal, not 'ambient'"):
+        spec(profile="ambient")
+
+
+def test_a_version_that_is_none_is_refused() -> None:
+    with pytest.raises(OperationValueError, match="istio_version"):
+        spec(version="latest")
+
+
+def test_values_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(OperationValueError, match="istio_values"):
+        spec(values=["pilot"])
+
+
+def test_keys_without_a_value_are_left_out_at_any_depth() -> None:
+    rendered = {"metadata": {"annotations": None, "name": "x"}, "spec": {"a": [{"b": None, "c": 0}], "d": {}}}
+    assert istio.without_nulls(rendered) == {"metadata": {"name": "x"}, "spec": {"a": [{"c": 0}], "d": {}}}
