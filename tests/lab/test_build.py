@@ -16,6 +16,7 @@ import yaml
 
 from meshstrap.bundle import lock
 from meshstrap.bundle.store import Store
+from meshstrap.lab import debian
 from meshstrap.lab.build import build
 from meshstrap.lab.run import BuildError
 
@@ -133,6 +134,18 @@ def test_two_builds_at_once_in_one_lab_are_refused(tmp_path: Path) -> None:
         held.flush()
         with pytest.raises(BuildError, match=r"another build runs here \(process 4242\)"):
             built(tmp_path)
+
+
+def test_what_an_interrupted_debootstrap_mounted_goes_before_anything_is_removed(tmp_path: Path) -> None:
+    point = tmp_path / "scratch/base/proc"
+    point.mkdir(parents=True)
+    source = tmp_path / "machine"
+    (source / "precious").mkdir(parents=True)
+    subprocess.run(["mount", "--bind", source, point], check=True)
+    assert (point / "precious").is_dir()
+    debian.remove(tmp_path / "scratch")
+    assert not (tmp_path / "scratch").exists()
+    assert (source / "precious").is_dir(), "it was removed through the mount"
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +45,7 @@ def build(lab_directory: Path, checkout: Path, echo: Callable[[str], None], only
     with _alone(directory):
         _check_machine()
         workshop = Workshop(recipe, directory, *programs.find_go(recipe))
-        shutil.rmtree(workshop.scratch, ignore_errors=True)
+        debian.remove(workshop.scratch)
         workshop.scratch.mkdir(parents=True)
         store = Store(lab_directory.resolve() / "bundle" / "store")
         steps = Steps(directory / "steps", echo)
@@ -152,7 +151,7 @@ def _node(workshop: Workshop, steps: Steps) -> None:
             raise BuildError(f"the bare node must hold no Python, and a package brought {', '.join(found)}")
         digest = write_tree(root, target)
         checksum.write_text(f"{digest}\n")
-        shutil.rmtree(root)
+        debian.remove(root)
         return {"sha256": digest, "source": release}, [target, checksum]
 
     steps.run("node", [_FORMAT, wanted.suite, wanted.node], work)
@@ -169,7 +168,7 @@ def _base(workshop: Workshop, store: Store, steps: Steps) -> tuple[dict[str, Mad
         debian.add_users(root, wanted.users)
         taken = [programs.take_from_debian(workshop, build, root, release) for build in builds]
         layer = add_tree_layer(store, root, workshop.scratch)
-        shutil.rmtree(root)
+        debian.remove(root)
         result = {
             "layer": asdict(layer),
             "source": release,

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from meshstrap.lab.run import run
+from meshstrap.lab.run import BuildError, run
 
 # What differs between two runs with the same packages, or is of no use without a network.
 _STRIP = (
@@ -55,7 +55,7 @@ def bootstrap(suite: str, packages: Sequence[str], target: Path, downloads: Path
     Raises:
         BuildError: debootstrap failed; the message ends with its last lines.
     """
-    shutil.rmtree(target, ignore_errors=True)
+    remove(target)
     target.mkdir(parents=True)
     downloads.mkdir(parents=True, exist_ok=True)
     command = [
@@ -70,6 +70,32 @@ def bootstrap(suite: str, packages: Sequence[str], target: Path, downloads: Path
     run(command, log=log)
     _strip(target)
     return f"Debian {(target / 'etc/debian_version').read_text().strip()}"
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory with trees in it; what an interrupted debootstrap mounted there is unmounted first.
+
+    Args:
+        directory: Need not exist.
+
+    Raises:
+        BuildError: Something stays mounted there.
+    """
+    if not directory.exists():
+        return
+    below = f"{directory.resolve()}/"
+    # Deepest first. Nothing may be removed through a mount: it would be the machine's own /proc and /sys.
+    for point in sorted(_mounts(below), reverse=True):
+        subprocess.run(["umount", point], capture_output=True, check=False)
+    if left := _mounts(below):
+        raise BuildError(f"{left[0]}: is still mounted from an interrupted build: run `umount {left[0]}`")
+    shutil.rmtree(directory)
+
+
+def _mounts(below: str) -> list[str]:
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    points = [line.split()[1].encode().decode("unicode_escape") for line in lines]
+    return [point for point in points if point.startswith(below)]
 
 
 def pythons(root: Path) -> list[str]:

@@ -111,6 +111,8 @@ def missing_packages() -> list[str]:
         missing += ["libseccomp-dev"] if b"seccomp.h" in seen else []
     else:
         missing += ["libc6-dev", "libseccomp-dev"]
+    if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
+        missing += ["debian-archive-keyring"]
     return missing
 
 
