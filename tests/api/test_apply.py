@@ -6,6 +6,7 @@ definition and its objects, a namespace and its contents, be declared together; 
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import ssl
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from meshstrap.kube.apply import ApplyFailed, apply
 from meshstrap.kube.connect import Client
@@ -219,6 +221,7 @@ def test_what_a_person_changed_with_kubectl_is_put_back(api_server: ApiServer, c
     assert fields(client, item) == [
         '.spec.template.spec.containers[name=app].image: "example.org/app:9" -> "example.org/app:1"'
     ]
+    assert changes(client, item)[0].note == "changed by hand (kubectl-set)"
     put(client, item)
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/edited"
     assert container(live(client, path))["image"] == "example.org/app:1"
@@ -253,7 +256,7 @@ def test_a_terminating_object_is_waited_for_and_made_anew(client: Client, namesp
     planned = plan(client, [fresh])
     assert planned.changes[0].outcome == "created"
     assert planned.changes[0].note == "the standing one is being deleted"
-    with pytest.raises(ApplyFailed, match="held by its finalizers example.org/hold"):
+    with pytest.raises(ApplyFailed, match=r"held by its finalizers example\.org/hold"):
         apply(client, planned, timeout=0.5)
     release = threading.Timer(0.5, patch, [client, path, {"metadata": {"finalizers": None}}], {"manager": "holder"})
     release.start()
@@ -372,6 +375,7 @@ class _Webhook(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    @override
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
@@ -397,8 +401,6 @@ def refusing_webhook(api_server: ApiServer) -> Iterator[str]:
 def test_a_webhook_that_refuses_is_quoted(
     api_server: ApiServer, client: Client, namespace: str, refusing_webhook: str
 ) -> None:
-    import base64
-
     webhook: Item = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",

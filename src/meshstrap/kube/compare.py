@@ -130,6 +130,9 @@ def masked(field: Field) -> Field:
 
 def _walk(path: str, live: Any, planned: Any, owned: FieldSet) -> Iterator[Field]:
     """Yield what differs below a path, of what is owned."""
+    if owned and isinstance(live, Mapping) and planned is ABSENT and not path.endswith("]"):
+        # A mapping that goes: what of it was ours says more than the whole.
+        planned = {}
     if not owned or not _comparable(live, planned):
         yield from _all(path, live, planned)
         return

@@ -92,6 +92,8 @@ class Client:
     def version(self) -> str:
         """Return the cluster's version, as in "v1.34.10"; refuses clusters without server-side apply.
 
+        Asked once per cluster and process, so this is no sign that the server answers now: GET /readyz is.
+
         Raises UnsupportedVersion below Kubernetes 1.22, and what `request` raises.
         """
         if self._discovery.version is None:
@@ -267,7 +269,6 @@ def connect(
         block=True,
         ssl_context=tls,
         server_hostname=name,
-        assert_hostname=name,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     )
     # The CA tells clusters apart even behind tunnels, whose ports are used again for another cluster.

@@ -317,15 +317,16 @@ def _change(
     if taken:
         fields += _dropped_by_take_over(live, planned, manager, take_over)
         notes.append(f"taken over from {', '.join(taken)}")
-    elif not ours and wanted:
+    elif not ours and wanted and not conflicts:
         others = sorted({entry.get("manager", "") for entry in managed_fields(live) if not entry.get("subresource")})
         notes.append(f"first applied by {manager}; made by {', '.join(others) or 'an unknown manager'}")
-    elif ours != wanted and not fields:
+    elif ours != wanted and not fields and not conflicts:
         notes.append("same values; which fields are declared changes")
     if not fields and not taken and ours == wanted:
         return replace(base, outcome="unchanged")
-    foreign = [conflict for conflict in conflicts if not conflict.by_hand]
-    notes += [str(conflict) for conflict in foreign]
+    if not taken and (hands := sorted({conflict.manager for conflict in conflicts if conflict.by_hand})):
+        notes.append(f"changed by hand ({', '.join(hands)})")
+    notes += [str(conflict) for conflict in conflicts if not conflict.by_hand]
     if ref.kind == "Secret":
         fields = [masked(field) for field in fields]
     return replace(base, fields=tuple(fields), note="; ".join(notes), conflicts=conflicts, taken_over=taken)
