@@ -35,12 +35,13 @@ from meshstrap.kube.query import read_many
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.wait import State as Readiness
 from meshstrap.kube.wait import wait as wait_for
+from meshstrap.mesh.errors import MeshError
 from meshstrap.operations import api_server
 from meshstrap.operations.failure import executing, failure
 
 Object = Mapping[str, Any]
 
-ERRORS = (KubeError, transport.TransportError)
+ERRORS = (KubeError, MeshError, transport.TransportError)
 READY_SECONDS = 300.0
 # Fields shown of one object, and lines of one text, unless --diff asks for all.
 SHOWN = 12

@@ -22,10 +22,11 @@ from meshstrap.facts.k8s import nodes
 from meshstrap.kube import query
 from meshstrap.kube.apply import apply
 from meshstrap.kube.connect import Client
-from meshstrap.kube.plan import plan
+from meshstrap.kube.plan import Plan, plan
+from meshstrap.mesh.errors import MeshError
 from meshstrap.operations import api_server, k8s
 from meshstrap.operations.failure import executing, failure
-from meshstrap.scenarios.engine import Scenario, prove
+from meshstrap.scenarios.engine import Scenario, prove, remains
 from meshstrap.scenarios.parameters import ParameterError
 from meshstrap.scenarios.site import Node, Site
 
@@ -43,11 +44,11 @@ def manifests(scenario: str, *, present: bool = True, force: bool = False, **arg
 
         scenario.manifests("canary", name="Canary: two versions, split by weight")
     """
-    # Bad data is refused while the deploy is read: with -y the generators below are not run before they execute.
-    declared = _objects(_found(scenario))
+    found = _found(scenario)
     if not present:
-        return _absent(owner=_found(scenario).owner, **arguments)
-    return k8s.manifests(objects=declared, owner=_found(scenario).owner, prune=True, force=force, **arguments)
+        return _absent(scenario=scenario, **arguments)
+    # Bad data is refused while the deploy is read: with -y the generators below are not run before they execute.
+    return k8s.manifests(objects=_objects(found), owner=found.owner, prune=True, force=force, **arguments)
 
 
 @operation()
@@ -74,8 +75,7 @@ def proof(scenario: str) -> Generator[PyinfraCommand, None, None]:
     found = _found(scenario)
     try:
         client = api_server.client(host)
-        site = Site(client, _nodes(client), Path(str(host.data.get("reports", "reports"))), progress=_whisper)
-        proved = prove(found, _data(), site, image=_image)
+        proved = prove(found, _data(), _site(client), image=_image)
     except (*k8s.ERRORS, OSError) as error:
         yield failure(f"{scenario}: INCONCLUSIVE: {error}")
         return
@@ -88,19 +88,35 @@ def proof(scenario: str) -> Generator[PyinfraCommand, None, None]:
 
 
 @operation()
-def _absent(*, owner: str) -> Generator[PyinfraCommand, None, None]:
+def _absent(*, scenario: str) -> Generator[PyinfraCommand, None, None]:
+    found = _found(scenario)
     try:
         client = api_server.client(host)
-        planned = plan(client, [], owner=owner, prune=True, prune_namespaces=True)
+        planned = plan(client, [], owner=found.owner, prune=True, prune_namespaces=True)
+        if planned.pending:
+            k8s.show(planned)
+            yield k8s.command(lambda: _take_away(client, planned, found))
+            return
+        if executing():
+            _prove_gone(client, found)
     except k8s.ERRORS as error:
         yield k8s.unplanned(error)
         return
-    if not planned.pending:
-        host.noop(f"nothing of {owner} is in the cluster")
-        return
-    k8s.show(planned)
-    # Each stage of the deletion is waited for: when the command ends, all of it is gone.
-    yield k8s.command(lambda: apply(client, planned))
+    host.noop(f"{scenario}: nothing of it is in the cluster, nor in the gateways")
+
+
+def _take_away(client: Client, planned: Plan, found: Scenario) -> None:
+    apply(client, planned)
+    _prove_gone(client, found)
+
+
+def _prove_gone(client: Client, found: Scenario) -> None:
+    if left := remains(found, _site(client)):
+        raise MeshError("\n".join(left))
+
+
+def _site(client: Client) -> Site:
+    return Site(client, _nodes(client), Path(str(host.data.get("reports", "reports"))), progress=_whisper)
 
 
 def _found(scenario: str) -> Scenario:
