@@ -44,9 +44,9 @@ def build(lab_directory: Path, checkout: Path, echo: Callable[[str], None], only
     directory = lab_directory.resolve() / "build"
     with _alone(directory):
         _check_machine()
-        workshop = Workshop(recipe, directory, *programs.find_go(recipe))
-        debian.remove(workshop.scratch)
-        workshop.scratch.mkdir(parents=True)
+        debian.remove(directory / "scratch")
+        (directory / "scratch").mkdir()
+        workshop = Workshop(recipe, directory, programs.find_go(recipe, directory))
         store = Store(lab_directory.resolve() / "bundle" / "store")
         steps = Steps(directory / "steps", echo)
         # Two lanes: debootstrap waits for the network and for dpkg while Go compiles.

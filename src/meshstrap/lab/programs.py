@@ -37,20 +37,33 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Compiler:
+    """A Go that compiles.
+
+    Args:
+        command: The go command.
+        version: Its version: part of what a Go program is made from.
+        environment: What it needs to be itself and no other.
+    """
+
+    command: str
+    version: str
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Workshop:
     """Where files are built.
 
     Args:
         recipe: What they are made of.
         directory: The lab's build directory.
-        toolchain: Which Go compiles: `local`, or what the go command is to fetch.
-        go_version: Its version: part of what a Go program is made from.
+        go: What compiles Go.
     """
 
     recipe: Recipe
     directory: Path
-    toolchain: str
-    go_version: str
+    go: Compiler
 
     @property
     def scratch(self) -> Path:
@@ -66,22 +79,23 @@ class Workshop:
         return self.directory / "logs" / f"{name}.log"
 
 
-def find_go(recipe: Recipe) -> tuple[str, str]:
-    """Choose the Go that compiles: this machine's if it is new enough, else one that it fetches.
+def find_go(recipe: Recipe, directory: Path) -> Compiler:
+    """Choose the Go that compiles: this machine's if it is new enough, else one that it fetches as a module.
 
     Args:
-        recipe: Names the oldest version that will do and what is fetched otherwise.
+        recipe: Names the oldest version that will do, and what is fetched otherwise.
+        directory: The lab's build directory: a Go too old to use what it fetches gets it laid out there.
 
     Returns:
-        GOTOOLCHAIN for every go command of the build, and that toolchain's version.
+        The compiler.
 
     Raises:
-        BuildError: There is no Go, or it is too old even to fetch another.
+        BuildError: There is no Go, or the newer one cannot be fetched.
     """
-    if shutil.which("go") is None:
+    if not _has("go"):
         raise BuildError(
-            f"no go command found: install Go {recipe.go.minimum} or newer (any Go from 1.21 on will do: "
-            f"it fetches {recipe.go.toolchain} by itself)"
+            f"no go command found: install Go (Debian: golang-go). Where it is older than {recipe.go.minimum} it "
+            f"fetches {recipe.go.toolchain} by itself"
         )
     here = subprocess.run(
         ["go", "env", "GOVERSION"],
@@ -91,13 +105,28 @@ def find_go(recipe: Recipe) -> tuple[str, str]:
         check=False,
     ).stdout.strip()
     if _numbers(here) >= _numbers(recipe.go.minimum):
-        return "local", here
-    if _numbers(here) < (1, 21):
-        raise BuildError(
-            f"go is {here or 'of an unknown version'}, and the lab's programs need {recipe.go.minimum}; "
-            "from 1.21 on it would fetch that by itself: install a newer one"
-        )
-    return recipe.go.toolchain, recipe.go.toolchain
+        return Compiler("go", here, {"GOTOOLCHAIN": "local"})
+    if _numbers(here) >= (1, 21):
+        return Compiler("go", recipe.go.toolchain, {"GOTOOLCHAIN": recipe.go.toolchain})
+    root = directory / recipe.go.toolchain
+    if not root.exists():
+        _lay_out_toolchain(recipe, root)
+    return Compiler(str(root / "bin/go"), recipe.go.toolchain, {"GOTOOLCHAIN": "local", "GOROOT": str(root.resolve())})
+
+
+def _lay_out_toolchain(recipe: Recipe, root: Path) -> None:
+    """Do for a Go before 1.21 what later ones do with a toolchain module: names and modes that zips of modules lack."""
+    module = f"golang.org/toolchain@v0.0.1-{recipe.go.toolchain}.{recipe.platform.replace('/', '-')}"
+    fetched = subprocess.run(["go", "mod", "download", "-json", module], capture_output=True, text=True, check=False)
+    if fetched.returncode:
+        raise BuildError(f"go mod download {module}: {fetched.stderr.strip() or fetched.stdout.strip()}")
+    fresh = root.parent / "scratch" / root.name
+    shutil.copytree(json.loads(fetched.stdout)["Dir"], fresh)
+    for path in fresh.rglob("*"):
+        path.chmod(0o755 if path.is_dir() or "bin" in path.parts or "tool" in path.parts else 0o644)
+        if path.name == "_go.mod":
+            path.rename(path.with_name("go.mod"))
+    fresh.replace(root)
 
 
 def missing_packages() -> list[str]:
@@ -133,7 +162,7 @@ def inputs(workshop: Workshop, build: Build) -> Any:
     return {
         "build": asdict(build),
         "platform": workshop.recipe.platform,
-        "go": workshop.go_version if build.kind in ("go", "module-file") else "",
+        "go": workshop.go.version if build.kind in ("go", "module-file") else "",
         "sources": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sources},
     }
 
@@ -208,7 +237,7 @@ def _compile_go(workshop: Workshop, build: Build, target: Path) -> None:
     numbers["number"] = numbers["version"].removeprefix("v")
     system, architecture = workshop.recipe.platform.split("/")
     command = [
-        "go",
+        workshop.go.command,
         "build",
         "-trimpath",
         f"-tags={','.join(build.tags)}",
@@ -217,7 +246,7 @@ def _compile_go(workshop: Workshop, build: Build, target: Path) -> None:
         build.package,
     ]
     environment = {
-        "GOTOOLCHAIN": workshop.toolchain,
+        **workshop.go.environment,
         "GOFLAGS": "-buildvcs=false -mod=readonly",
         "GOWORK": "off",
         "GOOS": system,
@@ -230,9 +259,9 @@ def _compile_go(workshop: Workshop, build: Build, target: Path) -> None:
 
 def _copy_from_module(workshop: Workshop, build: Build, target: Path) -> None:
     found = subprocess.run(
-        ["go", "list", "-m", "-json", build.module],
+        [workshop.go.command, "list", "-m", "-json", build.module],
         cwd=workshop.recipe.directory / build.folder,
-        env={**os.environ, "GOTOOLCHAIN": workshop.toolchain, "GOFLAGS": "-mod=readonly", "GOWORK": "off"},
+        env={**os.environ, **workshop.go.environment, "GOFLAGS": "-mod=readonly", "GOWORK": "off"},
         capture_output=True,
         text=True,
         check=False,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from meshstrap.lab.programs import find_go, missing_packages
+from meshstrap.lab.programs import Compiler, find_go, missing_packages
 from meshstrap.lab.recipe import Recipe, read
 from meshstrap.lab.run import BuildError
 
@@ -29,7 +29,7 @@ def test_a_new_enough_go_compiles_itself(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     with_go(tmp_path, monkeypatch, version)
-    assert find_go(recipe) == ("local", version)
+    assert find_go(recipe, tmp_path) == Compiler("go", version, {"GOTOOLCHAIN": "local"})
 
 
 @pytest.mark.parametrize("version", ["go1.21.0", "go1.24.9", "go1.26.5"])
@@ -37,19 +37,20 @@ def test_an_older_one_fetches_what_is_needed(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     with_go(tmp_path, monkeypatch, version)
-    assert find_go(recipe) == (recipe.go.toolchain, recipe.go.toolchain)
+    wanted = recipe.go.toolchain
+    assert find_go(recipe, tmp_path) == Compiler("go", wanted, {"GOTOOLCHAIN": wanted})
 
 
-def test_one_too_old_to_fetch_says_so(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_fetched_is_named(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_go(tmp_path, monkeypatch, "go1.19.8")
-    with pytest.raises(BuildError, match=r"go is go1\.19\.8.*install a newer one"):
-        find_go(recipe)
+    with pytest.raises(BuildError, match=f"go mod download golang.org/toolchain@v0.0.1-{recipe.go.toolchain}"):
+        find_go(recipe, tmp_path)
 
 
 def test_no_go_at_all_says_so(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildError, match="no go command found: install Go"):
-        find_go(recipe)
+        find_go(recipe, tmp_path)
 
 
 def test_what_this_machine_lacks_is_named_by_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
