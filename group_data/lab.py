@@ -15,6 +15,8 @@ containerd_config = {
             "restrict_oom_score_adj": True,
             "tolerate_missing_hugetlb_controller": True,
             "disable_apparmor": True,
+            # A node has few devices itself: a privileged pod (kube-proxy) cannot be given all of them.
+            "containerd": {"runtimes": {"runc": {"privileged_without_host_devices": True}}},
         }
     }
 }

@@ -1,0 +1,48 @@
+"""What: the settings of the site. Each name can be given on the command line too: --data NAME=VALUE."""
+
+# --- Kubernetes ------------------------------------------------------------------------------------------------------
+# Its name; `deploys/reset.py --data confirm=<name>` asks for it.
+cluster_name = "meshstrap"
+# Directory that holds bundle.lock.yaml and store/: every image and program that goes onto the nodes.
+bundle = "images"
+kubernetes_version = "1.34.10"
+pod_cidr = "10.244.0.0/16"
+service_cidr = "10.96.0.0/16"
+# Manifests of a CNI of your own. Empty: bridge and host-local with routes between the nodes, which then share one L2.
+cni_manifests = []
+# Merged over meshstrap's own settings, in the form of each program's own configuration file.
+containerd_config = {}
+kubelet_config = {}
+kube_proxy_config = {}
+etcd_extra_args = {}
+# Further names and addresses in the API server's certificate.
+api_server_cert_sans = []
+kubeadm_ignore_preflight_errors = []
+# Checks of preflight.py whose errors you know and accept, by the name in brackets, for example ["swap"].
+preflight_accept = []
+
+# --- Istio -----------------------------------------------------------------------------------------------------------
+istio_version = "1.31.0"
+istio_profile = "demo"
+istio_revision = "default"
+# Merged over meshstrap's own values.
+istio_values = {}
+ingress_node_port = 30191
+# Istio on a Kubernetes that it does not support.
+allow_unsupported_versions = False
+# Namespace -> whether its pods get a sidecar.
+injection = {"default": True}
+
+# --- Scenarios -------------------------------------------------------------------------------------------------------
+# Other names for images, in kustomize's form: {"name": ..., "newName": ..., "newTag": ...}.
+images = []
+# The share of appv2, in percent.
+canary_weight = 10
+# False applies without proving.
+prove = True
+# Take over fields that another manager of the cluster holds.
+force = False
+reports = "reports"
+
+# --- Given on the command line only ----------------------------------------------------------------------------------
+confirm = ""

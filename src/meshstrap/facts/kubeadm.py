@@ -1,0 +1,263 @@
+"""What a node says of its part in a cluster made by kubeadm, and what the cluster says of its nodes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, TypedDict
+
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+DIRECTORY = "/etc/kubernetes"
+# Written before kubeadm begins and renamed when it is through: a half-made node is known as ours, and as half-made.
+STARTED = f"{DIRECTORY}/meshstrap.started"
+DONE = f"{DIRECTORY}/meshstrap.done"
+# Held while kubeadm works, so that a run that follows a killed one waits for what goes on alone.
+RUNNING = "/run/meshstrap.kubeadm"
+
+Phase = Literal["bare", "unfinished", "ours", "foreign"]
+
+_PATH = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin"
+
+_MEMBER = f"""
+{_PATH}
+echo "hostname $(uname -n)"
+for f in admin kubelet; do [ -e {DIRECTORY}/$f.conf ] && echo "conf $f"; done
+[ -e {STARTED} ] && echo "mark started"
+[ -e {DONE} ] && echo "mark done" && sed -n 's/^cluster: /cluster /p' {DONE}
+command -v kubeadm >/dev/null 2>&1 && echo "kubeadm $(kubeadm version -o short 2>/dev/null)"
+exit 0
+"""
+
+_CLUSTER = f"""
+{_PATH}
+[ -e {DIRECTORY}/admin.conf ] && command -v kubectl >/dev/null 2>&1 || exit 0
+kubectl --kubeconfig {DIRECTORY}/admin.conf --request-timeout=10s -n kube-system get \
+    nodes,deployments,daemonsets --ignore-not-found -o json 2>/dev/null
+exit 0
+"""
+
+
+class MemberState(TypedDict):
+    """What a node's files say of its part in a cluster."""
+
+    hostname: str
+    kubeadm: str | None
+    admin_conf: bool
+    kubelet_conf: bool
+    mark: Literal["started", "done"] | None
+    cluster: str | None
+
+
+class NodeState(TypedDict):
+    """A Kubernetes node: its address and pods' network, and whether it is Ready (or why not)."""
+
+    address: str | None
+    pod_cidr: str | None
+    ready: bool
+    reason: str
+    kubelet: str
+
+
+class ClusterState(TypedDict):
+    """The cluster's nodes by name, and what of the system pods is available."""
+
+    nodes: dict[str, NodeState]
+    coredns: bool
+    kube_proxy: bool
+
+
+class PodNetworkState(TypedDict):
+    """Routes through other machines as `<network> via <address>`, and the pods' networks that are masqueraded."""
+
+    routes: list[str]
+    masquerade: list[str]
+
+
+class Member(FactBase[MemberState]):
+    """Returns what the node's files say of its part in a cluster.
+
+    .. code:: python
+
+        {
+            "hostname": "control-1",
+            "kubeadm": "v1.34.10",
+            "admin_conf": True,
+            "kubelet_conf": True,
+            "mark": "done",
+            "cluster": "meshstrap",
+        }
+    """
+
+    @override
+    def command(self) -> str:
+        return _MEMBER
+
+    @override
+    def process(self, output: list[str]) -> MemberState:
+        return parse_member(output)
+
+
+class Cluster(FactBase[ClusterState | None]):
+    """Returns the cluster's nodes, read with the admin's kubeconfig on a control plane node; None where no API answers.
+
+    .. code:: python
+
+        {
+            "nodes": {
+                "control-1": {
+                    "address": "172.29.182.10",
+                    "pod_cidr": "10.244.0.0/24",
+                    "ready": True,
+                    "reason": "kubelet is posting ready status",
+                    "kubelet": "v1.34.10",
+                },
+            },
+            "coredns": True,
+            "kube_proxy": True,
+        }
+    """
+
+    @override
+    def command(self) -> str:
+        return _CLUSTER
+
+    @override
+    def process(self, output: list[str]) -> ClusterState | None:
+        return parse_cluster("\n".join(output))
+
+
+class RequiredImages(FactBase[list[str]]):
+    """Returns the image references that kubeadm itself names for a version; empty where there is no kubeadm yet.
+
+    .. code:: python
+
+        ["registry.k8s.io/kube-apiserver:v1.34.10", ..., "registry.k8s.io/pause:3.10.1"]
+    """
+
+    default = list
+
+    @override
+    def command(self, version: str) -> str:
+        return (
+            f"{_PATH}; command -v kubeadm >/dev/null 2>&1 || exit 0; "
+            f"kubeadm config images list --kubernetes-version v{version.removeprefix('v')} 2>/dev/null"
+        )
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return [line.strip() for line in output if line.strip()]
+
+
+class PodNetwork(FactBase[PodNetworkState]):
+    """Returns the node's routes through other machines, and the pods' networks that it masquerades.
+
+    .. code:: python
+
+        {"routes": ["10.244.1.0/24 via 172.29.182.11"], "masquerade": ["10.244.0.0/24"]}
+    """
+
+    @staticmethod
+    @override
+    def default() -> PodNetworkState:
+        return {"routes": [], "masquerade": []}
+
+    @override
+    def command(self) -> str:
+        return f"{_PATH}; ip -4 route show 2>/dev/null; iptables -w -t nat -S POSTROUTING 2>/dev/null; exit 0"
+
+    @override
+    def process(self, output: list[str]) -> PodNetworkState:
+        return parse_pod_network(output)
+
+
+def phase(member: MemberState) -> Phase:
+    """Say how far a node's part in a cluster is.
+
+    Args:
+        member: what the node's files say.
+
+    Returns:
+        `bare`: nothing there. `unfinished`: kubeadm of ours began and was not through. `ours`: made by us. `foreign`:
+        made by others, to be left alone.
+
+    """
+    if member["mark"] == "started":
+        return "unfinished"
+    if not member["kubelet_conf"]:
+        # A mark alone is what a `kubeadm reset` by hand leaves.
+        return "foreign" if member["admin_conf"] and member["mark"] is None else "bare"
+    return "ours" if member["mark"] == "done" else "foreign"
+
+
+def parse_member(output: list[str]) -> MemberState:
+    """Read what the Member fact's script printed."""
+    state: MemberState = {
+        "hostname": "",
+        "kubeadm": None,
+        "admin_conf": False,
+        "kubelet_conf": False,
+        "mark": None,
+        "cluster": None,
+    }
+    for line in output:
+        key, _, value = line.strip().partition(" ")
+        if key == "hostname":
+            state["hostname"] = value.lower()
+        elif key == "conf" and value == "admin":
+            state["admin_conf"] = True
+        elif key == "conf" and value == "kubelet":
+            state["kubelet_conf"] = True
+        elif key == "mark" and value == "started":
+            state["mark"] = "started"
+        elif key == "mark" and value == "done" and state["mark"] is None:
+            state["mark"] = "done"
+        elif key == "cluster":
+            state["cluster"] = value
+        elif key == "kubeadm":
+            state["kubeadm"] = value or None
+    return state
+
+
+def parse_pod_network(output: list[str]) -> PodNetworkState:
+    """Read `ip -4 route show` and `iptables -t nat -S POSTROUTING`, printed one after the other."""
+    found: PodNetworkState = {"routes": [], "masquerade": []}
+    for line in output:
+        words = line.split()
+        if len(words) > 2 and words[1] == "via" and "/" in words[0]:
+            found["routes"].append(" ".join(words[:3]))
+        elif "meshstrap-pods" in words and "-s" in words:
+            found["masquerade"].append(words[words.index("-s") + 1])
+    return found
+
+
+def parse_cluster(text: str) -> ClusterState | None:
+    """Read `kubectl get nodes,deployments,daemonsets -n kube-system -o json`; None where nothing was answered."""
+    if not text.strip():
+        return None
+    items: list[dict[str, Any]] = json.loads(text).get("items", [])
+    state: ClusterState = {"nodes": {}, "coredns": False, "kube_proxy": False}
+    for item in items:
+        status = item.get("status", {})
+        if item["kind"] == "Node":
+            state["nodes"][item["metadata"]["name"]] = _node(item)
+        elif item["kind"] == "Deployment" and item["metadata"]["name"] == "coredns":
+            wanted = item["spec"].get("replicas", 1)
+            state["coredns"] = wanted > 0 and status.get("availableReplicas", 0) >= wanted
+        elif item["kind"] == "DaemonSet" and item["metadata"]["name"] == "kube-proxy":
+            wanted = status.get("desiredNumberScheduled", 0)
+            state["kube_proxy"] = wanted > 0 and status.get("numberAvailable", 0) >= wanted
+    return state
+
+
+def _node(item: dict[str, Any]) -> NodeState:
+    status = item.get("status", {})
+    ready = next((each for each in status.get("conditions", []) if each["type"] == "Ready"), None)
+    addresses = [each["address"] for each in status.get("addresses", []) if each["type"] == "InternalIP"]
+    return {
+        "address": addresses[0] if addresses else None,
+        "pod_cidr": item.get("spec", {}).get("podCIDR"),
+        "ready": ready is not None and ready["status"] == "True",
+        "reason": ready["message"] if ready else "the kubelet has not reported yet",
+        "kubelet": status.get("nodeInfo", {}).get("kubeletVersion", ""),
+    }

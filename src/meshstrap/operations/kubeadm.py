@@ -1,0 +1,803 @@
+"""Manage a node's part in a cluster made by kubeadm: its programs, kubelet, control plane, joining and pod network."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import re
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+import gevent
+import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
+from pyinfra.api.command import FunctionCommand, PyinfraCommand, QuoteString, StringCommand
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.host import Host
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State
+from pyinfra.context import host
+
+from meshstrap import transport
+from meshstrap.facts import containerd as containerd_facts
+from meshstrap.facts.kubeadm import (
+    DIRECTORY,
+    DONE,
+    RUNNING,
+    STARTED,
+    Cluster,
+    ClusterState,
+    Member,
+    MemberState,
+    PodNetwork,
+    RequiredImages,
+    phase,
+)
+from meshstrap.facts.system import Files, Services
+from meshstrap.kube.manifests import ManifestError
+from meshstrap.operations import containerd, k8s, system
+from meshstrap.operations.failure import executing, failure
+
+PROGRAMS = {name: f"/usr/local/bin/{name}" for name in ("kubelet", "kubeadm", "kubectl")}
+KUBELET_UNIT = "/etc/systemd/system/kubelet.service"
+KUBELET_DROP_IN = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf"
+CNI_FILE = "/etc/cni/net.d/10-meshstrap.conflist"
+ROUTES_UNIT = "/etc/systemd/system/meshstrap-pod-network.service"
+API_PORT = 6443
+READY_SECONDS = 240.0
+KUBEADM_SECONDS = 900.0
+TOKEN_MINUTES = 10
+
+_TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
+_LAST_LINE = "# end of configuration"
+
+_KUBELET_UNIT = f"""\
+[Unit]
+Description=kubelet, the Kubernetes node agent
+Wants=network-online.target
+After=network-online.target containerd.service
+# kubeadm writes it: until then there is nothing to run.
+ConditionPathExists=/var/lib/kubelet/config.yaml
+StartLimitIntervalSec=0
+
+[Service]
+{system.environment()}
+ExecStart={PROGRAMS["kubelet"]}
+Restart=always
+RestartSec=5
+
+[Install]
+WantedBy=multi-user.target
+"""
+_KUBELET_DROP_IN = f"""\
+[Service]
+Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig={DIRECTORY}/bootstrap-kubelet.conf \
+--kubeconfig={DIRECTORY}/kubelet.conf"
+Environment="KUBELET_CONFIG_ARGS=--config=/var/lib/kubelet/config.yaml"
+EnvironmentFile=-/var/lib/kubelet/kubeadm-flags.env
+EnvironmentFile=-/etc/default/kubelet
+ExecStart=
+ExecStart={PROGRAMS["kubelet"]} $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS
+"""
+
+# Standard input is the configuration, which may hold a token: it stands in a file of root's alone, in memory, while
+# kubeadm runs. kubeadm's output goes to a file, so that it goes through even if the operator's machine dies.
+_RUN = f"""
+PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
+what=$1 cluster=$2 conf=$3 ignore=$4
+umask 077
+config=$(mktemp /run/meshstrap.config.XXXXXX) || exit 1
+trap 'rm -f "$config"' EXIT
+cat >"$config"
+[ "$(tail -n 1 "$config")" = "{_LAST_LINE}" ] || {{ echo "the configuration arrived cut off"; exit 1; }}
+exec 9>>{RUNNING}
+flock -w 600 9 || {{ echo "another kubeadm has been running on this node for 10 minutes"; exit 1; }}
+# The run that held the lock may have been this one's, left alone by its operator, and through by now.
+[ -e {DONE} ] && [ -e "{DIRECTORY}/$conf" ] && exit 0
+log=/var/log/meshstrap-kubeadm.log
+: >"$log"
+umask 022
+if [ -e {STARTED} ]; then
+    kubeadm reset --force >>"$log" 2>&1
+    rm -rf /var/lib/etcd/* {DIRECTORY}/pki {DIRECTORY}/*.conf
+fi
+mkdir -p {DIRECTORY}
+rm -f {DONE}
+echo "cluster: $cluster" >{STARTED}
+kubeadm "$what" --config "$config" ${{ignore:+--ignore-preflight-errors="$ignore"}} >>"$log" 2>&1 </dev/null
+code=$?
+tail -n 40 "$log"
+[ $code = 0 ] && mv -f {STARTED} {DONE}
+exit $code
+"""
+
+# On the leader: wait for the API, forget a Node object of this very machine from before, make a token, show the CA.
+_INVITE = f"""
+PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
+node=$1 address=$2
+k="kubectl --kubeconfig {DIRECTORY}/admin.conf --request-timeout=10s"
+n=0
+until $k get --raw /readyz >/dev/null 2>&1; do
+    n=$((n + 1)); [ $n -gt 60 ] && {{ echo "the API server does not answer" >&2; exit 1; }}
+    sleep 2
+done
+there=$($k get node "$node" --ignore-not-found -o 'jsonpath={{.status.addresses[?(@.type=="InternalIP")].address}}')
+if [ "$there" = "$address" ]; then $k delete node "$node" >/dev/null || exit 1; fi
+kubeadm token create --ttl {TOKEN_MINUTES}m || exit 1
+cat {DIRECTORY}/pki/ca.crt
+"""
+_WITHDRAW = "PATH=$PATH:/usr/local/bin; kubeadm token delete"
+
+
+@operation()
+def programs(bundle: str) -> Generator[PyinfraCommand, None, None]:
+    """Install kubelet, kubeadm and kubectl from the bundle, unless others set the kubelet up on the node.
+
+    + bundle: the directory of the bundle
+
+    **Example:**
+
+    .. code:: python
+
+        kubeadm.programs(name="Install kubelet, kubeadm and kubectl", bundle=host.data.bundle)
+    """
+    theirs = _foreign_kubelet()
+    if theirs:
+        host.noop(f"the kubelet was set up by others ({theirs}): left alone")
+        return
+    yield from system.install(bundle, PROGRAMS)
+
+
+@operation()
+def kubelet() -> Generator[PyinfraCommand, None, None]:
+    """Set up the kubelet's service as kubeadm expects it. It starts once kubeadm has configured it.
+
+    **Example:**
+
+    .. code:: python
+
+        kubeadm.kubelet(name="Set up the kubelet's service")
+    """
+    theirs = _foreign_kubelet()
+    if theirs:
+        host.noop(f"the kubelet was set up by others ({theirs}): left alone")
+        return
+    texts = {KUBELET_UNIT: _KUBELET_UNIT, KUBELET_DROP_IN: _KUBELET_DROP_IN}
+    in_cluster = phase(host.get_fact(Member)) == "ours"
+    yield from system.service("kubelet", texts, [PROGRAMS["kubelet"]], running=in_cluster)
+
+
+@operation()
+def init(
+    cluster_name: str,
+    kubernetes_version: str,
+    pod_cidr: str,
+    service_cidr: str,
+    kubelet_config: Mapping[str, Any],
+    kube_proxy_config: Mapping[str, Any],
+    etcd_extra_args: Mapping[str, str],
+    api_server_cert_sans: Sequence[str],
+    ignore_preflight_errors: Sequence[str],
+) -> Generator[PyinfraCommand, None, None]:
+    """Create the control plane on this node. What a stopped run left half-made is made anew; a cluster stays as it is.
+
+    + cluster_name: its name
+    + kubernetes_version: for example 1.34.10
+    + pod_cidr: the pods' addresses; each node gets a part
+    + service_cidr: the Services' addresses
+    + kubelet_config: merged over ours, a KubeletConfiguration
+    + kube_proxy_config: merged over ours, a KubeProxyConfiguration
+    + etcd_extra_args: further arguments of etcd
+    + api_server_cert_sans: further names and addresses in the API server's certificate
+    + ignore_preflight_errors: checks of kubeadm's own that shall not stop it
+
+    **Example:**
+
+    .. code:: python
+
+        kubeadm.init(
+            name="Create the control plane",
+            cluster_name="meshstrap",
+            kubernetes_version="1.34.10",
+            pod_cidr="10.244.0.0/16",
+            service_cidr="10.96.0.0/16",
+            kubelet_config={},
+            kube_proxy_config={},
+            etcd_extra_args={},
+            api_server_cert_sans=[],
+            ignore_preflight_errors=[],
+        )
+    """
+    if len(host.inventory.groups.get("control_plane", [])) > 1:
+        yield from system.refuse("the group control_plane has several hosts: meshstrap makes one control plane node")
+        return
+    address = node_address(host)
+    if address is None:
+        yield from system.refuse(_no_address(host))
+        return
+    member = host.get_fact(Member)
+    if _settled(member, cluster_name):
+        return
+    problem = _not_ready_for_kubeadm(member, kubernetes_version, control_plane=True) or _other_cluster(
+        member, cluster_name
+    )
+    if problem and executing():
+        yield failure(problem)
+        return
+    documents = init_configuration(
+        name=member["hostname"],
+        address=address,
+        cluster_name=cluster_name,
+        kubernetes_version=kubernetes_version,
+        pod_cidr=pod_cidr,
+        service_cidr=service_cidr,
+        kubelet_config=kubelet_config,
+        kube_proxy_config=kube_proxy_config,
+        etcd_extra_args=etcd_extra_args,
+        api_server_cert_sans=api_server_cert_sans,
+        takes_pods=not host.inventory.groups.get("workers"),
+    )
+    if phase(member) == "unfinished":
+        host.log("an earlier run was stopped while it made the control plane: it is made anew")
+    yield FunctionCommand(_init, (documents, cluster_name, tuple(ignore_preflight_errors)), {})
+
+
+@operation()
+def join(cluster_name: str, ignore_preflight_errors: Sequence[str]) -> Generator[PyinfraCommand, None, None]:
+    """Make this node a worker of the leader's cluster, with a token that is made for it and withdrawn afterwards.
+
+    + cluster_name: the cluster's name
+    + ignore_preflight_errors: checks of kubeadm's own that shall not stop it
+
+    **Example:**
+
+    .. code:: python
+
+        kubeadm.join(name="Join the workers", cluster_name="meshstrap", ignore_preflight_errors=[])
+    """
+    address = node_address(host)
+    if address is None:
+        yield from system.refuse(_no_address(host))
+        return
+    leader = leader_of(host)
+    leader_address = node_address(leader)
+    if leader_address is None:
+        yield from system.refuse(_no_address(leader))
+        return
+    member = host.get_fact(Member)
+    if _settled(member, cluster_name):
+        return
+    if executing():
+        problem = (
+            _not_ready_for_kubeadm(member, None, control_plane=False)
+            or _other_cluster(member, cluster_name)
+            or _unreachable(leader)
+        )
+        if problem is None and phase(leader.get_fact(Member)) != "ours":
+            problem = (
+                f"{host.name}: cannot join: {leader.name} has no control plane that meshstrap made; run"
+                " deploys/cluster.py for both, or join the node by the means that made that cluster"
+            )
+        if problem:
+            yield failure(problem)
+            return
+    if phase(member) == "unfinished":
+        host.log("an earlier run was stopped while this node joined: it joins anew")
+    yield FunctionCommand(
+        _join, (leader, address, leader_address, member["hostname"], cluster_name, tuple(ignore_preflight_errors)), {}
+    )
+
+
+@operation()
+def pod_network(pod_cidr: str, cni_manifests: Sequence[str]) -> Generator[PyinfraCommand, None, None]:
+    """Give the node's pods their network: a bridge, and a route to the pods of every other node, kept over a boot.
+
+    All nodes must share one L2 network. A site with a CNI of its own names its manifests; this then does nothing.
+
+    + pod_cidr: the pods' addresses, of all nodes together
+    + cni_manifests: the site's own CNI
+
+    **Example:**
+
+    .. code:: python
+
+        kubeadm.pod_network(name="Route the pods' networks", pod_cidr="10.244.0.0/16", cni_manifests=[])
+    """
+    if cni_manifests:
+        host.noop("the site has a CNI of its own")
+        return
+    member = host.get_fact(Member)
+    if phase(member) == "foreign":
+        host.noop("a cluster that others made: its network is left alone")
+        return
+    leader = leader_of(host)
+    problem = _unreachable(leader) if executing() else None
+    if problem:
+        yield failure(problem)
+        return
+    cluster = _assigned(leader, member["hostname"]) if executing() else leader.get_fact(Cluster)
+    if cluster is None or not cluster["nodes"].get(member["hostname"], {}).get("pod_cidr"):
+        yield failure(
+            f"{host.name}: the cluster knows no node {member['hostname']} with a network for its pods; run"
+            " deploys/cluster.py for all hosts"
+        )
+        return
+    own, routes = pod_routes(cluster, member["hostname"])
+    texts = {CNI_FILE: cni_configuration(own), ROUTES_UNIT: routes_unit(own, routes, pod_cidr)}
+    changes = list(write_changes(texts))
+    yield from changes
+    now = host.get_fact(PodNetwork)
+    stale = stale_routes(now["routes"], routes, pod_cidr)
+    for network in stale:
+        yield StringCommand("ip route del", network)
+    service = host.get_fact(Services, services=["meshstrap-pod-network"])["meshstrap-pod-network"]
+    there = set(now["routes"]) >= {f"{network} via {via}" for network, via in routes.items()}
+    if changes:
+        yield StringCommand("systemctl daemon-reload")
+    if not service["enabled"]:
+        yield StringCommand("systemctl enable --quiet meshstrap-pod-network")
+    restart = bool(changes) or not there or own not in now["masquerade"] or not service["active"]
+    if restart:
+        yield StringCommand("systemctl restart meshstrap-pod-network")
+    elif not stale and service["enabled"]:
+        host.noop(f"pods of {own} and routes to {len(routes)} other nodes are there")
+
+
+@operation()
+def cni(manifests: Sequence[str]) -> Generator[PyinfraCommand, None, None]:
+    """Apply the site's own CNI, where it names one.
+
+    + manifests: paths of its YAML files
+
+    **Example:**
+
+    .. code:: python
+
+        kubeadm.cni(name="Apply the site's own CNI", manifests=["cni/calico.yaml"])
+    """
+    if not manifests:
+        host.noop("the pods' network is meshstrap's own")
+        return
+    try:
+        objects = [each for path in manifests for each in k8s.load(path)]
+    except ManifestError as error:
+        yield from system.refuse(str(error))
+        return
+    yield from k8s.manifests._inner(objects, wait=False, owner="cni")
+
+
+@operation()
+def ready(timeout: float = READY_SECONDS) -> Generator[PyinfraCommand, None, None]:
+    """Wait until all nodes of this run are Ready and kube-proxy and CoreDNS are available. Changes nothing.
+
+    + timeout: seconds
+
+    **Example:**
+
+    .. code:: python
+
+        kubeadm.ready(name="Wait until the cluster is ready")
+    """
+    if not executing():
+        host.noop("waited for when the run executes")
+        return
+    hosts = [each for each in host.inventory if each not in host.state.failed_hosts and _is_node(each)]
+    wanted = {each.name: node_address(each) for each in hosts}
+    end = time.monotonic() + timeout
+    while problems := not_ready(host.get_fact(Cluster), wanted):
+        if time.monotonic() > end:
+            yield failure(
+                f"{host.name}: the cluster is not ready after {timeout:.0f} s:\n"
+                + "\n".join(f"  {problem}" for problem in problems)
+                + "\nLook at `journalctl -u kubelet` on the node named, and at"
+                " `kubectl get pods --all-namespaces` on the leader."
+            )
+            return
+        gevent.sleep(1)
+    host.noop(f"{', '.join(wanted)}, kube-proxy and CoreDNS are ready")
+
+
+def node_address(node: Host) -> str | None:
+    """Give the IPv4 address by which a node is known in the cluster.
+
+    Args:
+        node: a host; its data `node_address` counts, else the address that ssh connects to.
+
+    Returns:
+        The address, or None where neither is one.
+
+    """
+    for candidate in (node.data.get("node_address"), node.data.get("ssh_hostname"), node.name):
+        try:
+            return str(ipaddress.IPv4Address(candidate))
+        except (ValueError, TypeError):
+            continue
+    return None
+
+
+def leader_of(node: Host) -> Host:
+    """Give the host that leads the site: the first of the control plane."""
+    leaders: list[Host] = node.inventory.get_group("leader")
+    return leaders[0]
+
+
+def init_configuration(
+    *,
+    name: str,
+    address: str,
+    cluster_name: str,
+    kubernetes_version: str,
+    pod_cidr: str,
+    service_cidr: str,
+    kubelet_config: Mapping[str, Any],
+    kube_proxy_config: Mapping[str, Any],
+    etcd_extra_args: Mapping[str, str],
+    api_server_cert_sans: Sequence[str],
+    takes_pods: bool,
+) -> list[dict[str, Any]]:
+    """Make the documents of kubeadm's configuration for the first node, kubeadm v1beta4.
+
+    Args:
+        name: the node's name.
+        address: its IPv4 address.
+        cluster_name: the cluster's name.
+        kubernetes_version: without the v.
+        pod_cidr: the pods' addresses.
+        service_cidr: the Services' addresses.
+        kubelet_config: merged over ours.
+        kube_proxy_config: merged over ours.
+        etcd_extra_args: further arguments of etcd.
+        api_server_cert_sans: further names in the API server's certificate.
+        takes_pods: whether applications run on this node too.
+
+    """
+    registration = _registration(name, address)
+    if takes_pods:
+        registration["taints"] = []
+    cluster: dict[str, Any] = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "ClusterConfiguration",
+        "clusterName": cluster_name,
+        "kubernetesVersion": f"v{kubernetes_version.removeprefix('v')}",
+        "networking": {"podSubnet": pod_cidr, "serviceSubnet": service_cidr},
+        "apiServer": {"certSANs": list(api_server_cert_sans)},
+    }
+    if etcd_extra_args:
+        arguments = [{"name": key, "value": str(value)} for key, value in etcd_extra_args.items()]
+        cluster["etcd"] = {"local": {"extraArgs": arguments}}
+    kubelet = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "cgroupDriver": "systemd",
+    }
+    proxy = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "iptables"}
+    return [
+        {
+            "apiVersion": "kubeadm.k8s.io/v1beta4",
+            "kind": "InitConfiguration",
+            # kubeadm makes one in any case; nobody is told it, and it is soon worth nothing.
+            "bootstrapTokens": [{"ttl": "1m0s", "usages": ["signing", "authentication"]}],
+            "localAPIEndpoint": {"advertiseAddress": address, "bindPort": API_PORT},
+            "nodeRegistration": registration,
+        },
+        cluster,
+        system.merge(kubelet, kubelet_config),
+        system.merge(proxy, kube_proxy_config),
+    ]
+
+
+def join_configuration(
+    *, name: str, address: str, leader_address: str, token: str, ca_hash: str
+) -> list[dict[str, Any]]:
+    """Make the document of kubeadm's configuration for a worker, kubeadm v1beta4.
+
+    Args:
+        name: the node's name.
+        address: its IPv4 address.
+        leader_address: where the API server is.
+        token: a bootstrap token; a secret.
+        ca_hash: `sha256:<hex>` of the public key of the cluster's CA.
+
+    """
+    return [
+        {
+            "apiVersion": "kubeadm.k8s.io/v1beta4",
+            "kind": "JoinConfiguration",
+            "discovery": {
+                "bootstrapToken": {
+                    "apiServerEndpoint": f"{leader_address}:{API_PORT}",
+                    "token": token,
+                    "caCertHashes": [ca_hash],
+                }
+            },
+            "nodeRegistration": _registration(name, address),
+        }
+    ]
+
+
+def ca_hash(certificate: str) -> str:
+    """Compute what kubeadm knows a CA by: the SHA-256 of its public key (SubjectPublicKeyInfo).
+
+    Args:
+        certificate: PEM.
+
+    """
+    key = load_pem_x509_certificate(certificate.encode()).public_key()
+    return f"sha256:{hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()}"
+
+
+def pod_routes(cluster: ClusterState, name: str) -> tuple[str, dict[str, str]]:
+    """Say which network a node's pods have, and by which machines the other nodes' pods are reached.
+
+    Args:
+        cluster: its nodes; this one has a network.
+        name: this node.
+
+    Returns:
+        Its pods' network, and network -> address for the others.
+
+    """
+    nodes = cluster["nodes"]
+    routes = {
+        node["pod_cidr"]: node["address"]
+        for other, node in sorted(nodes.items())
+        if other != name and node["pod_cidr"] and node["address"]
+    }
+    return nodes[name]["pod_cidr"] or "", routes
+
+
+def stale_routes(now: Sequence[str], wanted: Mapping[str, str], pod_cidr: str) -> list[str]:
+    """Name the networks within the pods' range to which there is a route for a node that is no more.
+
+    Args:
+        now: `<network> via <address>` each.
+        wanted: network -> address.
+        pod_cidr: the pods' range.
+
+    """
+    everything = ipaddress.IPv4Network(pod_cidr)
+    networks = [route.split()[0] for route in now]
+    return [each for each in networks if each not in wanted and ipaddress.IPv4Network(each).subnet_of(everything)]
+
+
+def cni_configuration(pod_cidr: str) -> str:
+    """Write the CNI configuration of a node: a bridge, addresses by host-local, host ports by portmap.
+
+    Args:
+        pod_cidr: the network of the node's pods.
+
+    """
+    return (
+        json.dumps(
+            {
+                "cniVersion": "1.0.0",
+                "name": "meshstrap",
+                "plugins": [
+                    {
+                        "type": "bridge",
+                        "bridge": "cni0",
+                        "isDefaultGateway": True,
+                        "hairpinMode": True,
+                        "ipam": {"type": "host-local", "ranges": [[{"subnet": pod_cidr}]]},
+                    },
+                    {"type": "portmap", "capabilities": {"portMappings": True}},
+                ],
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+def routes_unit(own: str, routes: Mapping[str, str], pod_cidr: str) -> str:
+    """Write the unit that sets a node's pod routes at each boot.
+
+    Pods keep their addresses among themselves; what they send elsewhere goes out under the node's address.
+
+    Args:
+        own: the network of the node's pods.
+        routes: network -> address of the node that has it.
+        pod_cidr: the pods' addresses, of all nodes together.
+
+    """
+    rule = f"POSTROUTING -s {own} ! -d {pod_cidr} -m comment --comment meshstrap-pods -j MASQUERADE"
+    commands = [f"ip route replace {network} via {address}" for network, address in routes.items()]
+    commands.append(f"iptables -w -t nat -C {rule} 2>/dev/null || iptables -w -t nat -A {rule}")
+    lines = "".join(f"ExecStart=/bin/sh -c '{command}'\n" for command in commands)
+    return f"""\
+[Unit]
+Description=Routes to the pods of the other nodes
+Wants=network-online.target
+After=network-online.target
+Before=kubelet.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+{lines}
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def not_ready(cluster: ClusterState | None, wanted: Mapping[str, str | None]) -> list[str]:
+    """List what a cluster lacks to be ready.
+
+    Args:
+        cluster: what it says; None where no API server answers.
+        wanted: host -> address of each node that should be Ready.
+
+    """
+    if cluster is None:
+        return ["the API server does not answer"]
+    by_address = {node["address"]: (name, node) for name, node in cluster["nodes"].items()}
+    problems = []
+    for host_name, address in wanted.items():
+        name, node = by_address.get(address, (None, None))
+        if node is None:
+            problems.append(f"{host_name} ({address}) is no node of the cluster")
+        elif not node["ready"]:
+            problems.append(f"node {name} is not Ready: {node['reason']}")
+    if not cluster["kube_proxy"]:
+        problems.append("kube-proxy does not run on every node")
+    if not cluster["coredns"]:
+        problems.append("CoreDNS is not available")
+    return problems
+
+
+def write_changes(texts: Mapping[str, str]) -> Generator[StringCommand, None, None]:
+    """Yield the commands that write those of some text files that this node lacks or has otherwise."""
+    yield from system.write_changed(texts, host.get_fact(Files, paths=list(texts)))
+
+
+def without_tokens(text: str) -> str:
+    """Mask bootstrap tokens."""
+    return _TOKEN.sub("******.****************", text)
+
+
+def _registration(name: str, address: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "criSocket": f"unix://{containerd.SOCKET}",
+        # Every image is there before: kubeadm shall not look for a registry.
+        "imagePullPolicy": "Never",
+        "kubeletExtraArgs": [{"name": "node-ip", "value": address}],
+    }
+
+
+def _init(
+    state: State, host: Host, documents: list[dict[str, Any]], cluster_name: str, ignore: tuple[str, ...]
+) -> bool:
+    return _kubeadm(host, "init", documents, cluster_name, "admin.conf", ignore)
+
+
+def _join(
+    state: State,
+    host: Host,
+    leader: Host,
+    address: str,
+    leader_address: str,
+    name: str,
+    cluster_name: str,
+    ignore: tuple[str, ...],
+) -> bool:
+    invite = StringCommand("sh", "-c", QuoteString(_INVITE), "invite", QuoteString(name), QuoteString(address))
+    try:
+        answer = transport.execute(leader, invite, timeout=KUBEADM_SECONDS)
+        if not answer.ok:
+            reason = without_tokens(answer.stderr.strip())
+            return system.fail(host, f"{leader.name}: cannot make a token for {host.name}: {reason}")
+        token, _, certificate = answer.stdout.partition("\n")
+        documents = join_configuration(
+            name=name, address=address, leader_address=leader_address, token=token, ca_hash=ca_hash(certificate)
+        )
+        try:
+            return _kubeadm(host, "join", documents, cluster_name, "kubelet.conf", ignore)
+        finally:
+            transport.execute(leader, StringCommand(_WITHDRAW, token.partition(".")[0]), timeout=60)
+    except transport.TransportError as error:
+        return system.fail(host, str(error))
+
+
+def _kubeadm(
+    host: Host, what: str, documents: list[dict[str, Any]], cluster_name: str, conf: str, ignore: Sequence[str]
+) -> bool:
+    text = f"{yaml.safe_dump_all(documents, sort_keys=False)}{_LAST_LINE}\n"
+    command = StringCommand(
+        "sh", "-c", QuoteString(_RUN), "kubeadm", what, QuoteString(cluster_name), conf, QuoteString(",".join(ignore))
+    )
+    began = time.monotonic()
+    try:
+        result = transport.execute(host, command, stdin=text.encode(), timeout=KUBEADM_SECONDS)
+    except transport.TransportError as error:
+        return system.fail(host, f"kubeadm {what}: {error}")
+    if not result.ok:
+        output = without_tokens(result.stdout + result.stderr).strip()
+        return system.fail(
+            host,
+            f"{host.name}: kubeadm {what} failed; all it said is in /var/log/meshstrap-kubeadm.log there:\n{output}\n"
+            "Put right what it names and run this again: it starts over where this left off.",
+        )
+    host.log(f"kubeadm {what} took {time.monotonic() - began:.1f} s")
+    return True
+
+
+def _settled(member: MemberState, cluster_name: str) -> bool:
+    now = phase(member)
+    if now == "foreign":
+        host.noop("this node belongs to a cluster that others made: left alone")
+        return True
+    if now == "ours" and member["cluster"] in (cluster_name, None):
+        host.noop(f"this node belongs to cluster {cluster_name}")
+        return True
+    return False
+
+
+def _other_cluster(member: MemberState, cluster_name: str) -> str | None:
+    if phase(member) != "ours":
+        return None
+    return (
+        f"{host.name}: belongs to cluster {member['cluster']}, and the inventory says {cluster_name}; reset it first"
+        f" (deploys/reset.py --data confirm={member['cluster']} --data cluster_name={member['cluster']})"
+    )
+
+
+def _not_ready_for_kubeadm(member: MemberState, version: str | None, *, control_plane: bool) -> str | None:
+    if member["kubeadm"] is None:
+        return f"{host.name}: there is no kubeadm; run deploys/runtime.py first"
+    required = host.get_fact(RequiredImages, version=version or member["kubeadm"])
+    there = host.get_fact(containerd_facts.Images)
+    lacking = [
+        reference
+        for reference in containerd.needed_by_kubernetes(required, control_plane=control_plane)
+        if not there.get(reference, {}).get("complete")
+    ]
+    if lacking:
+        return f"{host.name}: containerd lacks {', '.join(lacking)}; run deploys/runtime.py and deploys/images.py first"
+    return None
+
+
+def _unreachable(leader: Host) -> str | None:
+    if leader in host.state.failed_hosts:
+        return f"{host.name}: the leader {leader.name} failed before: put that right first, then run this again"
+    if not leader.connected:
+        try:
+            leader.connect(reason="leads the site", raise_exceptions=True)
+        except ConnectError as error:
+            return f"{host.name}: the leader {leader.name} does not answer: {error}"
+    return None
+
+
+def _assigned(leader: Host, name: str) -> ClusterState | None:
+    """Read the cluster once this node has its pods' network, which the controller gives it within a second or two."""
+    end = time.monotonic() + 60
+    while True:
+        cluster = leader.get_fact(Cluster)
+        if cluster and cluster["nodes"].get(name, {}).get("pod_cidr") and _all_assigned(cluster):
+            return cluster
+        if time.monotonic() > end:
+            return cluster
+        gevent.sleep(0.5)
+
+
+def _all_assigned(cluster: ClusterState) -> bool:
+    return all(node["pod_cidr"] and node["address"] for node in cluster["nodes"].values())
+
+
+def _is_node(each: Host) -> bool:
+    return "control_plane" in each.groups or "workers" in each.groups
+
+
+def _foreign_kubelet() -> str | None:
+    service = host.get_fact(Services, services=["kubelet"]).get("kubelet")
+    return service["unit"] if service and system.is_foreign(service) else None
+
+
+def _no_address(node: Host) -> str:
+    return (
+        f"{node.name}: its IPv4 address in the cluster is not known; give it in the inventory:"
+        f' ("{node.name}", {{"node_address": "192.0.2.10", ...}})'
+    )

@@ -1,0 +1,336 @@
+"""Manage what a node needs below Kubernetes: kernel facilities, programs, files and services."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand, PyinfraCommand, QuoteString, StringCommand
+from pyinfra.api.exceptions import OperationValueError
+from pyinfra.api.host import Host
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State
+from pyinfra.context import host
+
+from meshstrap import transport
+from meshstrap.bundle import lock as bundle_lock
+from meshstrap.bundle.lock import Lock, LockError, Program
+from meshstrap.bundle.store import Store
+from meshstrap.facts.system import STARTED_WITH, File, Files, Kernel, KernelFacilities, Platform, Service, Services
+from meshstrap.operations.failure import executing, failure
+
+MODULES = ("overlay", "br_netfilter")
+# The most pods that a node carries open some of these each; the default of 128 breaks the 42nd meshed pod.
+INOTIFY_INSTANCES = 8192
+SYSCTLS = {
+    "net.ipv4.ip_forward": 1,
+    "net.bridge.bridge-nf-call-iptables": 1,
+    "net.bridge.bridge-nf-call-ip6tables": 1,
+    "fs.inotify.max_user_instances": INOTIFY_INSTANCES,
+}
+MODULES_FILE = "/etc/modules-load.d/meshstrap.conf"
+# Before an administrator's own 90- and 99- files, which win.
+SYSCTL_FILE = "/etc/sysctl.d/60-meshstrap.conf"
+
+_SAME_FILE = 65
+_INSTALL = f"""
+set -e
+sum=$1 path=$2; shift 2
+mkdir -p "$(dirname "$path")"
+new=$(mktemp "$path.XXXXXX"); trap 'rm -f "$new"' EXIT
+cat >"$new"
+[ "$(sha256sum <"$new" | cut -c1-64)" = "$sum" ] || exit {_SAME_FILE}
+chmod 755 "$new"
+mv -f "$new" "$path"
+"""
+
+
+class BundleError(Exception):
+    """The bundle lacks what a node needs; the message names the file or the program."""
+
+
+@operation()
+def kernel() -> Generator[PyinfraCommand, None, None]:
+    """Load the kernel modules and set the sysctls that Kubernetes and Istio need, now and after each boot.
+
+    A module that is built in needs no loading. What a kernel has not at all is preflight's to report.
+
+    **Example:**
+
+    .. code:: python
+
+        system.kernel(name="Load kernel modules and set sysctls, now and after each boot")
+    """
+    facts = host.get_fact(KernelFacilities, modules=list(MODULES), sysctls=list(SYSCTLS))
+    changes = list(_kernel_changes(facts))
+    yield from changes
+    if any(not module["there"] and module["loadable"] for module in facts["modules"].values()):
+        # The bridge's sysctls are there only since its module is.
+        facts = host.get_fact(KernelFacilities, modules=list(MODULES), sysctls=list(SYSCTLS))
+        yield from _kernel_changes(facts)
+    if not changes:
+        host.noop("kernel modules and sysctls are as needed")
+
+
+def _kernel_changes(facts: Kernel) -> Generator[PyinfraCommand, None, None]:
+    known = host.get_fact(Files, paths=[MODULES_FILE, SYSCTL_FILE])
+    yield from write_changed(kernel_files(facts), known)
+    for name, module in facts["modules"].items():
+        if module["loadable"] and not module["there"]:
+            yield StringCommand("PATH=$PATH:/usr/sbin:/sbin", "modprobe", QuoteString(name))
+    for key, value in facts["sysctls"].items():
+        if int(value) < SYSCTLS[key]:
+            yield StringCommand("echo", str(SYSCTLS[key]), ">", QuoteString(f"/proc/sys/{key.replace('.', '/')}"))
+
+
+def kernel_files(facts: Kernel) -> dict[str, str]:
+    """Write the files that keep modules and sysctls over a boot.
+
+    Args:
+        facts: what the kernel has; what it has not is in no file, since naming it would only fail at boot.
+
+    Returns:
+        Path -> text.
+
+    """
+    modules = [name for name in MODULES if name in facts["modules"] and facts["modules"][name]["loadable"]]
+    sysctls = {key: value for key, value in SYSCTLS.items() if key in facts["sysctls"]}
+    files = {SYSCTL_FILE: "".join(f"{key} = {value}\n" for key, value in sysctls.items())}
+    if modules:
+        files[MODULES_FILE] = "".join(f"{module}\n" for module in modules)
+    return files
+
+
+def write(path: str, text: str, mode: str = "644") -> StringCommand:
+    """Make the command that writes a small text file whole or not at all.
+
+    Args:
+        path: where, on the node; its directory is made.
+        text: its content; it is shown at -vvv, so nothing secret.
+        mode: its permissions, octal.
+
+    """
+    new = f"{path}.meshstrap"
+    return StringCommand(
+        "mkdir -p", QuoteString(str(Path(path).parent)), "&& printf %s", QuoteString(text), ">", QuoteString(new),
+        "&& chmod", mode, QuoteString(new), "&& mv -f", QuoteString(new), QuoteString(path),
+    )  # fmt: skip
+
+
+def write_changed(
+    texts: Mapping[str, str], known: Mapping[str, File], mode: str = "644"
+) -> Generator[StringCommand, None, None]:
+    """Yield the commands that write those of some text files that are missing or different.
+
+    Args:
+        texts: path -> content.
+        known: what the Files fact says of these paths.
+        mode: their permissions, octal.
+
+    """
+    for path, text in texts.items():
+        if known.get(path) != {"sha256": hashlib.sha256(text.encode()).hexdigest(), "mode": mode}:
+            yield write(path, text, mode)
+
+
+def open_bundle(directory: str) -> tuple[Lock, Store]:
+    """Read a bundle's lock and name its store.
+
+    Args:
+        directory: the data `bundle`: holds `bundle.lock.yaml` and `store/`.
+
+    Raises:
+        LockError: there is no such bundle, or its lock cannot be used; the message names the file.
+
+    """
+    root = Path(directory)
+    return bundle_lock.read(root / "bundle.lock.yaml"), Store(root / "store")
+
+
+def refuse(message: str) -> Generator[PyinfraCommand, None, None]:
+    """Refuse bad data: before anything runs where pyinfra prepares, else by failing this host alone."""
+    if not executing():
+        raise OperationValueError(message)
+    yield failure(message)
+
+
+def install(directory: str, paths: Mapping[str, str]) -> Generator[PyinfraCommand, None, None]:
+    """Yield what puts programs of the bundle onto the node, checksums verified on both sides.
+
+    A blob that several names share travels once; the names are hard links. What is there already is not sent.
+
+    Args:
+        directory: the data `bundle`.
+        paths: program -> where it goes, for example `kubeadm` -> `/usr/local/bin/kubeadm`.
+
+    """
+    try:
+        lock, store = open_bundle(directory)
+        programs = find_programs(lock, paths, host.get_fact(Platform), directory)
+        for program in programs.values():
+            problem = store.problem(program.sha256, program.size, read=False)
+            if problem:
+                raise BundleError(f"{problem} (program {program.name}); make the bundle again, or restore the file")
+    except (LockError, BundleError) as error:
+        yield from refuse(str(error))
+        return
+    known = host.get_fact(Files, paths=[paths[name] for name in programs])
+    groups = missing_programs(programs, paths, known)
+    if not groups:
+        host.noop(f"{', '.join(paths)} are there, with the bundle's checksums")
+        return
+    size = sum(program.size for program, source, _ in groups if source is None)
+    host.log(f"{', '.join(n for _, _, names in groups for n in names)}: {size / 1e6:.0f} MB to send")
+    for program, source, names in groups:
+        targets = [paths[name] for name in names]
+        if source is None:
+            source, *targets = targets
+            yield FunctionCommand(_send, (store, program, source), {})
+        for target in targets:
+            yield StringCommand(
+                "ln -f", QuoteString(source), QuoteString(f"{target}.meshstrap"),
+                "&& chmod 755", QuoteString(f"{target}.meshstrap"),
+                "&& mv -f", QuoteString(f"{target}.meshstrap"), QuoteString(target),
+            )  # fmt: skip
+
+
+def find_programs(lock: Lock, names: Mapping[str, str], platform: str, directory: str) -> dict[str, Program]:
+    """Find programs in a bundle.
+
+    Args:
+        lock: what the bundle holds.
+        names: the programs wanted.
+        platform: the node's, `linux/amd64`.
+        directory: the bundle's, for the error.
+
+    Raises:
+        BundleError: it has some of them not, or for other platforms only; all are named.
+
+    """
+    found = {name: lock.program(name, platform) for name in names}
+    lacking = [name for name, program in found.items() if program is None]
+    if lacking:
+        raise BundleError(
+            f"{Path(directory) / 'bundle.lock.yaml'}: has no {', '.join(lacking)} for {platform}; add the missing"
+            " programs to the bundle (`meshstrap bundle add FILE...`, or `meshstrap lab build` for the lab)"
+        )
+    return {name: program for name, program in found.items() if program is not None}
+
+
+def missing_programs(
+    programs: Mapping[str, Program], paths: Mapping[str, str], known: Mapping[str, File]
+) -> list[tuple[Program, str | None, list[str]]]:
+    """Decide which programs a node lacks.
+
+    Args:
+        programs: name -> what the bundle has.
+        paths: name -> where it goes on the node.
+        known: what the Files fact says of these paths.
+
+    Returns:
+        For each blob that some name lacks: one of its programs, the path on the node that has it already (None: it
+        must be sent), and the names that lack it.
+
+    """
+    groups = []
+    for digest in dict.fromkeys(program.sha256 for program in programs.values()):
+        names = [name for name, program in programs.items() if program.sha256 == digest]
+        there = [name for name in names if known.get(paths[name]) == {"sha256": digest, "mode": "755"}]
+        lacking = [name for name in names if name not in there]
+        if lacking:
+            groups.append((programs[names[0]], paths[there[0]] if there else None, lacking))
+    return groups
+
+
+def _send(state: State, host: Host, store: Store, program: Program, path: str) -> bool:
+    source = store.blob(program.sha256)
+
+    def write_blob(remote: BinaryIO) -> None:
+        with source.open("rb") as file:
+            shutil.copyfileobj(file, remote, 1 << 18)
+
+    command = StringCommand("sh", "-c", QuoteString(_INSTALL), "install", program.sha256, QuoteString(path))
+    try:
+        result = transport.stream(host, command, write_blob)
+    except (transport.TransportError, OSError) as error:
+        return fail(host, f"{program.name}: cannot be sent: {error}")
+    if result.exit_code == _SAME_FILE:
+        return fail(host, f"{source}: altered: {program.name} does not have the checksum that the lock names")
+    if not result.ok:
+        return fail(host, f"{path}: cannot be written on {host.name}: {result.stderr.strip()}")
+    return True
+
+
+def fail(host: Host, message: str) -> bool:
+    """Print a message and return what fails the host, from within a function command."""
+    for line in message.splitlines():
+        host.log(line, logger.error)
+    return False
+
+
+def service(
+    unit: str, texts: Mapping[str, str], programs: list[str], *, running: bool = True
+) -> Generator[PyinfraCommand, None, None]:
+    """Yield what makes a systemd service of ours be as declared: its files, enabled, and running with them.
+
+    The unit names a digest of all that the service consists of, and the running process carries the one that it was
+    started with: a run that was stopped between writing and restarting is finished by the next, and nothing is
+    restarted without need.
+
+    Args:
+        unit: the service's name, without `.service`.
+        texts: path -> content of its files; `{started_with}` in a text is replaced by that digest.
+        programs: paths of the programs that it runs.
+        running: whether it should run; if not, it is only enabled.
+
+    """
+    known = host.get_fact(Files, paths=[*texts, *programs])
+    now = host.get_fact(Services, services=[unit])[unit]
+    digest = started_with(texts, {path: known[path]["sha256"] for path in programs if path in known})
+    final = {path: text.replace("{started_with}", digest) for path, text in texts.items()}
+    changes = list(write_changed(final, known))
+    yield from changes
+    restart = running and (not now["active"] or now["started_with"] != digest)
+    if changes or now["reload"]:
+        yield StringCommand("systemctl daemon-reload")
+    if not now["enabled"]:
+        yield StringCommand("systemctl enable --quiet", unit)
+    if restart:
+        yield StringCommand("systemctl restart", unit)
+    if not (changes or restart or now["reload"] or not now["enabled"]):
+        host.noop(f"{unit} runs as declared" if running else f"{unit} is as declared")
+
+
+def started_with(texts: Mapping[str, str], programs: Mapping[str, str]) -> str:
+    """Compute the digest of what a service consists of: its files' texts and its programs' checksums."""
+    return hashlib.sha256(json.dumps([dict(texts), dict(programs)], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def is_foreign(service: Service) -> bool:
+    """Tell whether others set this service up: there is a unit, and it is none of ours."""
+    return service["unit"] is not None and not service["ours"]
+
+
+def environment() -> str:
+    """Give the unit's line that names the digest that `service` puts there."""
+    return f"Environment={STARTED_WITH}={{started_with}}"
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge settings: what `over` gives counts, tables are merged key by key, anything else is replaced.
+
+    Args:
+        base: our settings.
+        over: the site's, from its data.
+
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        mine = merged.get(key)
+        merged[key] = merge(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
+    return merged
