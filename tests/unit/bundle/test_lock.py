@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshstrap.bundle.lock import Image, Layer, Lock, LockError, Program, read, write
@@ -33,6 +33,7 @@ locks = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(lock=locks)
 def test_read_gives_back_what_was_written(tmp_path_factory: pytest.TempPathFactory, lock: Lock) -> None:
     path = tmp_path_factory.mktemp("lock") / "bundle.lock.yaml"

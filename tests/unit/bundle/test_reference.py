@@ -4,7 +4,7 @@ import re
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshstrap.bundle.reference import ReferenceError, normalize, override, parse
@@ -48,6 +48,7 @@ def test_what_is_none_is_refused_and_quoted(wrong: str) -> None:
         normalize(wrong)
 
 
+@settings(deadline=None)
 @given(domains, paths, tags)
 def test_a_full_form_stays_as_it_is(domain: str, path: str, tag: str) -> None:
     reference = f"{domain}/{path}:{tag}"
@@ -56,6 +57,7 @@ def test_a_full_form_stays_as_it_is(domain: str, path: str, tag: str) -> None:
     assert (parsed.domain, parsed.path, parsed.tag, parsed.digest) == (domain, path, tag, "")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_normalizing_twice_is_normalizing_once(text: str) -> None:
     try:

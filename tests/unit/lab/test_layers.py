@@ -8,7 +8,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshstrap.bundle.lock import Layer
@@ -84,6 +84,7 @@ def test_files_get_their_directories_and_links(tmp_path: Path) -> None:
     assert add_file_layer(store, dict(reversed(content.items())), tmp_path) == layer
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=5000))
 def test_any_content_comes_back(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
