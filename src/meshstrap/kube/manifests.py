@@ -235,9 +235,11 @@ def _scalar(node: ScalarNode, line: int) -> Any:
             case "int":
                 return _integer(text.replace("_", ""))
             case "float":
+                if text.lower().endswith((".inf", ".nan")):
+                    raise _Problem(f"{text}: JSON has no such number", line)
                 number = float(text.replace("_", ""))
                 if not math.isfinite(number):
-                    raise _Problem(f"{text}: JSON has no such number", line)
+                    raise _Problem(f"{text}: too large a number", line)
                 # As Go writes it into JSON: 1e3 and 2.0 are whole numbers there.
                 return int(number) if number.is_integer() and abs(number) < 1e21 else number
     except UnicodeEncodeError:

@@ -202,10 +202,11 @@ class _Inspector:
         code = f", exit code {ended['exitCode']}" if "exitCode" in ended else ""
         metadata = pod["metadata"]
         try:
-            log = logs.read(self._client, metadata["namespace"], metadata["name"], name, tail=1, previous=True)
+            said = logs.read(self._client, metadata["namespace"], metadata["name"], name, tail=1, previous=True)
         except KubeError:
-            log = ended.get("message") or ""
-        last = f"; its last words: {log.strip()}" if log.strip() else ""
+            said = ""
+        said = said.strip() or (ended.get("message") or "").strip()
+        last = f"; its last words: {said}" if said else ""
         return f"container {name} keeps crashing{code}{last}"
 
     def _events(self, ref: Ref, item: Item, found: State) -> State:
@@ -416,6 +417,13 @@ def _definition(spec: Item, status: Item) -> State:
     return State(established, "established" if established else "not established")
 
 
+def _api_service(spec: Item, status: Item) -> State:
+    available = _conditions(status).get("Available", {})
+    if available.get("status") == "True":
+        return State(True, "available")
+    return State(False, f"not available: {available.get('message') or 'not looked at yet by the API server'}")
+
+
 def _namespace(spec: Item, status: Item) -> State:
     phase = status.get("phase", "Active")
     return State(phase == "Active", phase)
@@ -446,5 +454,6 @@ _RULES: dict[tuple[str, str], Callable[[Item, Item], State]] = {
     ("", "PersistentVolumeClaim"): _claim,
     ("", "Namespace"): _namespace,
     ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition,
+    ("apiregistration.k8s.io", "APIService"): _api_service,
 }
 _WORKLOAD_RULES = (_deployment, _stateful_set, _daemon_set, _replica_set)

@@ -1,0 +1,182 @@
+"""Manifests: read as kubectl reads them, refused with file, document and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshstrap.kube.manifests import ManifestError, load
+
+MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\n"
+
+
+def _data(text: str) -> dict[str, Any]:
+    [item] = load(f"{MAP}data: {{{text}}}")
+    data: dict[str, Any] = item["data"]
+    return data
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        # As sigs.k8s.io/yaml (go-yaml v2) resolves plain scalars; PyYAML differs in every second one.
+        ("y", True),
+        ("N", False),
+        ("on", True),
+        ("off", False),
+        ("yes", True),
+        ("True", True),
+        ("yEs", "yEs"),
+        ('"y"', "y"),
+        ("'no'", "no"),
+        ("2026-11-23", "2026-11-23"),
+        ("2026-11-23T10:00:00Z", "2026-11-23T10:00:00Z"),
+        ("22:22", "22:22"),
+        ("1:30:00", "1:30:00"),
+        ("0644", 420),
+        ("0o644", 420),
+        ("0x1F", 31),
+        ("0b101", 5),
+        ("1_000", 1000),
+        ("-7", -7),
+        ("+7", 7),
+        ("1e3", 1000),
+        ("1.50", 1.5),
+        ("2.0", 2),
+        ("1.2.3", "1.2.3"),
+        (".5", 0.5),
+        ("~", None),
+        ("null", None),
+        ("Null", None),
+        ('""', ""),
+        ("=", "="),
+        ("<<x", "<<x"),
+        ("!!str 12", "12"),
+        ("grüße 🚀", "grüße 🚀"),
+    ],
+)
+def test_plain_values(text: str, value: Any) -> None:
+    found = _data(f"a: {text}")["a"]
+    assert found == value and type(found) is type(value)
+
+
+def test_keys_become_strings() -> None:
+    assert _data("1: a, on: b, 1.5: c") == {"1": "a", "true": "b", "1.5": "c"}
+
+
+def test_anchors_and_merges() -> None:
+    items = load(
+        f"""{MAP}x:
+  base: &base {{a: 1, b: 2}}
+  more: {{<<: *base, b: 3}}
+  list: {{<<: [{{a: 9}}, *base], c: *base}}
+"""
+    )
+    assert items[0]["x"]["more"] == {"a": 1, "b": 3}
+    assert items[0]["x"]["list"] == {"a": 9, "b": 2, "c": {"a": 1, "b": 2}}
+
+
+def test_crlf_and_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "windows.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{MAP}data:\n  a: |\n    x\n    y\n".replace("\n", "\r\n").encode())
+    assert load(path)[0]["data"] == {"a": "x\ny\n"}
+
+
+def test_empty_documents_are_skipped() -> None:
+    text = f"---\n# nothing\n---\n{MAP}---\n---\n{MAP.replace('one', 'two')}...\n"
+    assert [item["metadata"]["name"] for item in load(text)] == ["one", "two"]
+    assert load("") == [] and load("---\n") == [] and load("# only a comment\n") == []
+
+
+def test_lists_are_taken_apart() -> None:
+    text = """
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: ConfigMap, metadata: {name: one}}
+- {apiVersion: v1, kind: Secret, metadata: {name: two}}
+"""
+    assert [item["kind"] for item in load(text)] == ["ConfigMap", "Secret"]
+    assert load("apiVersion: v1\nkind: List\nitems: []\n") == []
+
+
+def test_json_is_yaml() -> None:
+    assert load('{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}')[0]["kind"] == "Pod"
+
+
+def test_a_directory_in_order_of_names(tmp_path: Path) -> None:
+    for name, item in (("b.yaml", "second"), ("a.yml", "first"), ("c.json", "third"), ("note.txt", "none")):
+        (tmp_path / name).write_text(MAP.replace("one", item) if name != "note.txt" else "not: [yaml")
+    assert [item["metadata"]["name"] for item in load(tmp_path)] == ["first", "second", "third"]
+
+
+def test_the_same_name_in_another_namespace_or_kind_is_no_duplicate() -> None:
+    text = "---\n".join(
+        [MAP, MAP.replace("ConfigMap", "Secret"), MAP.replace("{name: one}", "{name: one, namespace: x}")]
+    )
+    assert len(load(text)) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "document", "line", "what"),
+    [
+        (f"{MAP}data: {{a: [}}\n", 1, 4, "malformed YAML"),
+        (f"{MAP}data:\n\ta: b\n", 1, 5, "malformed YAML"),
+        (f"{MAP}---\n{MAP.replace('one', 'two')}data: {{a: 1, a: 2}}\n", 2, 8, "key 'a' stands twice"),
+        ("metadata: {name: x}\nmetadata: {name: y}\n", 1, 2, "key 'metadata' stands twice"),
+        ("apiVersion: v1\nmetadata: {name: x}\n", 1, 1, "kind is missing"),
+        (f"{MAP}---\n\nkind: Pod\nmetadata: {{name: x}}\n", 2, 6, "apiVersion is missing"),
+        ("apiVersion: v1\nkind: Pod\n", 1, 1, "metadata is missing"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {}\n", 1, 1, "metadata.name is missing"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: ''}\n", 1, 1, "metadata.name is missing"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: 123}\n", 1, 1, "must be a string, quote 123"),
+        ("apiVersion: 1\nkind: Pod\nmetadata: {name: x}\n", 1, 1, "apiVersion must be a string"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {generateName: x-}\n", 1, 1, "generateName cannot be applied"),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: x, labels: {a: yes}}\n",
+            1,
+            1,
+            "labels.a must be a string, quote true",
+        ),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: [a]}\n", 1, 1, "annotations must be a mapping"),
+        ("- a\n- b\n", 1, 1, "this is a list"),
+        ("just text\n", 1, 1, "this is a string"),
+        (f"{MAP}---\n{MAP}", 2, 5, "ConfigMap one is declared twice, first in <text>, document 1, line 1"),
+        (f"{MAP}data: &a {{b: *a}}\n", 1, 4, "an anchor that contains itself"),
+        (f"{MAP}data: {{a: !!binary aGk=}}\n", 1, 4, "tag tag:yaml.org,2002:binary means nothing"),
+        (f"{MAP}data: {{a: !Ref x}}\n", 1, 4, "tag !Ref means nothing"),
+        (f"{MAP}data: {{a: .inf}}\n", 1, 4, "JSON has no such number"),
+        (f"{MAP}data: {{? [a] : b}}\n", 1, 4, "key must be a plain value"),
+        (f"{MAP}data: {{a: *none}}\n", 1, 4, "undefined alias"),
+        ("apiVersion: v1\nkind: List\nitems:\n- kind: Pod\n", 1, 4, "apiVersion is missing"),
+        (f"{MAP}data: {{a: {'x' * 3_000_000}}}\n", 1, 1, "ConfigMap one holds 3,000,000 bytes of data"),
+        (f"{MAP.replace('ConfigMap', 'Other')}spec: {{a: {'x' * 3_000_000}}}\n", 1, 1, "etcd takes 1,572,864"),
+    ],
+)
+def test_mistakes_are_located(text: str, document: int, line: int, what: str) -> None:
+    with pytest.raises(ManifestError) as error:
+        load(text)
+    assert what in str(error.value)
+    assert (error.value.document, error.value.line) == (document, line)
+    assert str(error.value).startswith(f"<text>, document {document}, line {line}: ")
+
+
+def test_files_are_named(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(MAP)
+    two.write_text(f"\n{MAP}")
+    with pytest.raises(ManifestError, match=rf"{two}, document 1, line 2: .* first in {one}, document 1, line 1"):
+        load(tmp_path)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"gone\.yaml.*No such file"):
+        load(tmp_path / "gone.yaml")
+    with pytest.raises(ManifestError, match=r"no \*\.yaml"):
+        load(tmp_path)
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes(MAP.encode() + b"data: {a: gr\xfc\xdfe}\n")
+    with pytest.raises(ManifestError, match=r"latin\.yaml, document 1, line 4: not UTF-8"):
+        load(latin)
