@@ -307,8 +307,6 @@ def _create(lab: Lab, client: Docker, name: str, index: int, subnet: addresses.N
         *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
         *("--security-opt", "systempaths=unconfined"),  # the kubelet writes below /proc/sys
         *("--device", "/dev/kmsg"),  # the kubelet reads the kernel's log
-        # A privileged pod (kube-proxy) is given all devices; its cgroup cannot allow what the node's does not.
-        *("--device-cgroup-rule", "a *:* rwm"),
         *("--cgroupns", "private", "--tmpfs", "/run", "--tmpfs", "/tmp:exec"),
         *(argument for path in VOLUMES for argument in ("--volume", path)),
         *(
