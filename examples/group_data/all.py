@@ -1,45 +1,51 @@
-"""What: the site. Every name here can also be given for one run: `--data canary_weight=20`."""
+"""What: the settings of a site of your own: the shipped group_data/all.py, to be edited beside your inventory.
 
-# The name that `reset.py --data confirm=<name>` asks for.
+Any name can be given for one run, too: `--data canary_weight=20`.
+"""
+
+# --- Kubernetes ------------------------------------------------------------------------------------------------------
+# Its name; `deploys/reset.py --data confirm=<name>` asks for it.
 cluster_name = "meshstrap"
-
-# Where the images and programs are: `uv run meshstrap bundle add ~/usb/*` fills it.
+# Directory that holds bundle.lock.yaml and store/: every image and program that goes onto the nodes.
 bundle = "images"
-
-# The versions in that bundle. preflight says whether the two are supported together.
 kubernetes_version = "1.34.10"
-istio_version = "1.31.0"
-
-# Networks of the cluster; neither may overlap with the nodes' own network, or with any other that they must reach.
 pod_cidr = "10.244.0.0/16"
 service_cidr = "10.96.0.0/16"
-# Pod traffic takes a static route per node, for which all nodes must share one network segment. Where they do not, name
-# the manifests of your own CNI here:
+# Manifests of a CNI of your own. Empty: bridge and host-local with routes between the nodes, which then share one L2.
 cni_manifests = []
-
-# Merged over what meshstrap writes, in the form of each program's own configuration.
+# Merged over meshstrap's own settings, in the form of each program's own configuration file.
 containerd_config = {}
 kubelet_config = {}
 kube_proxy_config = {}
 etcd_extra_args = {}
-# Further names and addresses under which the API server is reached.
+# Further names and addresses in the API server's certificate.
 api_server_cert_sans = []
-# kubeadm's own checks that you accept to fail, by kubeadm's names.
 kubeadm_ignore_preflight_errors = []
+# Checks of preflight.py whose errors you know and accept, by the name in brackets, for example ["swap"].
+preflight_accept = []
 
-# Istio's profile (demo, default, minimal) and its Helm values; the gateway answers on this port of every node.
+# --- Istio -----------------------------------------------------------------------------------------------------------
+istio_version = "1.31.0"
 istio_profile = "demo"
-ingress_node_port = 30191
+istio_revision = "default"
+# Merged over meshstrap's own values.
 istio_values = {}
-# Namespaces that get sidecars (True) or lose them (False).
+ingress_node_port = 30191
+# Istio on a Kubernetes that it does not support.
+allow_unsupported_versions = False
+# Namespace -> whether its pods get a sidecar.
 injection = {"default": True}
 
-# Other names for images, in kustomize's form: {"name": "docker.io/fortio/fortio", "newName": ..., "newTag": ...}
+# --- Scenarios -------------------------------------------------------------------------------------------------------
+# Other names for images, in kustomize's form: {"name": ..., "newName": ..., "newTag": ...}.
 images = []
-
-# v2's share of the canary's requests, in percent.
+# The share of appv2, in percent.
 canary_weight = 10
-# Prove each scenario after it is applied.
+# False applies without proving.
 prove = True
-# One evidence file a run.
+# Take over fields that another manager of the cluster holds.
+force = False
 reports = "reports"
+
+# --- Given on the command line only ----------------------------------------------------------------------------------
+confirm = ""
