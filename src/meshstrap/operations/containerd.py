@@ -138,7 +138,8 @@ def service(
     except LockError as error:
         yield from system.refuse(str(error))
         return
-    pause = pause_image(host.get_fact(RequiredImages, version=kubernetes_version), lock)
+    required = host.get_fact(RequiredImages, version=kubernetes_version)
+    pause = pause_image(required, lock)
     if pause is None:
         yield from system.refuse(
             f"{bundle}: has no pause image, which containerd starts every pod with; add registry.k8s.io/pause to it"
@@ -177,7 +178,7 @@ def images(bundle: str, kubernetes_version: str) -> Generator[PyinfraCommand, No
         lock, store = system.open_bundle(bundle)
         wanted = references(
             lock, host.get_fact(RequiredImages, version=kubernetes_version), kubernetes_version,
-            control_plane="control_plane" in host.groups, workloads=_runs_workloads(),
+            control_plane="control_plane" in host.groups, workloads=runs_workloads(host),
         )  # fmt: skip
         on_node = host.get_fact(facts.Images)
         todo = plan(lock, wanted, host.get_fact(Platform), _node_images(on_node))
@@ -190,12 +191,13 @@ def images(bundle: str, kubernetes_version: str) -> Generator[PyinfraCommand, No
         host.noop(f"all {len(todo.present)} images are there, complete and pinned")
         return
     if todo.send:
-        if not executing() or not host.state.should_check_for_changes():
+        if not executing() or not host.state.check_for_changes:
             host.log(f"{len(todo.send)} images to send ({todo.size / 1e6:.0f} MB), {len(todo.present)} are there")
         yield FunctionCommand(_import, (store, todo), {})
     to_pin = [*unpinned, *(image.reference for image in todo.send)]
     yield StringCommand("sh", "-c", QuoteString(_PIN), "pin", *(QuoteString(reference) for reference in to_pin))
-    lacking = undelivered([*todo.send, *todo.present], host.get_fact(facts.Images))
+    on_node = host.get_fact(facts.Images)
+    lacking = undelivered([*todo.send, *todo.present], on_node)
     if lacking:
         yield failure(
             f"{host.name}: containerd took the images without an error, but does not have: {', '.join(lacking)}.\n"
@@ -233,6 +235,15 @@ def references(
             if not image.reference.startswith("registry.k8s.io/")
         )
     return wanted
+
+
+def runs_workloads(node: Host) -> bool:
+    """Tell whether Istio and applications run on a node.
+
+    Our control plane takes pods only where there is no worker; in a cluster that others made any node may.
+    """
+    workers = node.inventory.groups.get("workers", [])
+    return node in workers or not workers or phase(node.get_fact(Member)) == "foreign"
 
 
 def needed_by_kubernetes(required: Sequence[str], *, control_plane: bool) -> list[str]:
@@ -350,12 +361,6 @@ def _import(state: State, host: Host, store: Store, todo: Plan) -> bool:
         )
     host.log(f"{len(todo.send)} images, {todo.size / 1e6:.0f} MB, in {time.monotonic() - began:.1f} s")
     return True
-
-
-def _runs_workloads() -> bool:
-    # Our control plane takes pods only where there is no worker; in a cluster of others any node may.
-    workers = host.inventory.groups.get("workers", [])
-    return host in workers or not workers or phase(host.get_fact(Member)) == "foreign"
 
 
 def _foreign() -> str | None:

@@ -319,7 +319,7 @@ def pod_network(pod_cidr: str, cni_manifests: Sequence[str]) -> Generator[Pyinfr
         yield failure(problem)
         return
     cluster = _assigned(leader, member["hostname"]) if executing() else leader.get_fact(Cluster)
-    if cluster is None or not cluster["nodes"].get(member["hostname"], {}).get("pod_cidr"):
+    if cluster is None or not _pods_of(cluster, member["hostname"]):
         yield failure(
             f"{host.name}: the cluster knows no node {member['hostname']} with a network for its pods; run"
             " deploys/cluster.py for all hosts"
@@ -650,7 +650,8 @@ def not_ready(cluster: ClusterState | None, wanted: Mapping[str, str | None]) ->
 
 def write_changes(texts: Mapping[str, str]) -> Generator[StringCommand, None, None]:
     """Yield the commands that write those of some text files that this node lacks or has otherwise."""
-    yield from system.write_changed(texts, host.get_fact(Files, paths=list(texts)))
+    known = host.get_fact(Files, paths=list(texts))
+    yield from system.write_changed(texts, known)
 
 
 def without_tokens(text: str) -> str:
@@ -753,7 +754,7 @@ def _not_ready_for_kubeadm(member: MemberState, version: str | None, *, control_
     lacking = [
         reference
         for reference in containerd.needed_by_kubernetes(required, control_plane=control_plane)
-        if not there.get(reference, {}).get("complete")
+        if reference not in there or not there[reference]["complete"]
     ]
     if lacking:
         return f"{host.name}: containerd lacks {', '.join(lacking)}; run deploys/runtime.py and deploys/images.py first"
@@ -776,11 +777,16 @@ def _assigned(leader: Host, name: str) -> ClusterState | None:
     end = time.monotonic() + 60
     while True:
         cluster = leader.get_fact(Cluster)
-        if cluster and cluster["nodes"].get(name, {}).get("pod_cidr") and _all_assigned(cluster):
+        if cluster and _pods_of(cluster, name) and _all_assigned(cluster):
             return cluster
         if time.monotonic() > end:
             return cluster
         gevent.sleep(0.5)
+
+
+def _pods_of(cluster: ClusterState, name: str) -> str | None:
+    node = cluster["nodes"].get(name)
+    return node["pod_cidr"] if node else None
 
 
 def _all_assigned(cluster: ClusterState) -> bool:
