@@ -149,7 +149,7 @@ def test_a_namespace_that_nobody_empties_is_named(client: Client) -> None:
     planned = plan(client, [space, config_map("in", "stuck-space", a="1")])
     assert [change.note for change in planned.changes] == [
         "the standing one is being deleted",
-        "its namespace is being deleted",
+        "namespace stuck-space is being deleted",
     ]
 
 

@@ -7,6 +7,7 @@ walks the live object and the dry-run's answer along these trees, so that whatev
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -117,6 +118,19 @@ def declares(item: Any, fields: FieldSet) -> FieldSet:
     return found
 
 
+def project(item: Any, fields: FieldSet) -> Any:
+    """Return the part of an object that a field set names, in the object's own order."""
+    if not fields:
+        return item
+    if isinstance(item, Mapping):
+        below = {key[2:]: inner for key, inner in fields.items() if key.startswith("f:")}
+        return {key: project(value, below[key]) for key, value in item.items() if key in below}
+    if isinstance(item, list):
+        places = {_index(item, key): inner for key, inner in fields.items() if key != "."}
+        return [project(value, places[index]) for index, value in enumerate(item) if index in places]
+    return item
+
+
 def masked(field: Field) -> Field:
     """Return a Secret's field without its secret; that it is there, or not, stays visible."""
     if not field.path.startswith((".data", ".stringData")) and LAST_APPLIED not in field.path:
@@ -126,6 +140,24 @@ def masked(field: Field) -> Field:
         field.live if field.live is ABSENT else MASK,
         field.declared if field.declared is ABSENT else MASK,
     )
+
+
+def without_secrets(before: Any, after: Any) -> tuple[Any, Any]:
+    """Return two states of a Secret without its values; as kubectl does, what differs stays distinguishable."""
+    one, two = copy.deepcopy(before), copy.deepcopy(after)
+    for key in ("data", "stringData"):
+        old, new = one.get(key) or {}, two.get(key) or {}
+        for name in {*old, *new}:
+            same = name in old and name in new and old[name] == new[name]
+            if name in old:
+                old[name] = MASK if same else f"{MASK} (before)"
+            if name in new:
+                new[name] = MASK if same else f"{MASK} (after)"
+    for state in (one, two):
+        annotations = (state.get("metadata") or {}).get("annotations") or {}
+        if LAST_APPLIED in annotations:
+            annotations[LAST_APPLIED] = MASK
+    return one, two
 
 
 def _walk(path: str, live: Any, planned: Any, owned: FieldSet) -> Iterator[Field]:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from meshstrap.kube.compare import (
+    ABSENT,
     LAST_APPLIED,
     MASK,
     Field,
@@ -29,7 +30,9 @@ from meshstrap.kube.compare import (
     leaves,
     managed_fields,
     masked,
+    project,
     union,
+    without_secrets,
 )
 from meshstrap.kube.connect import APPLY_PATCH, Client
 from meshstrap.kube.discovery import Resource
@@ -75,7 +78,8 @@ class Change:
 
     `fields` are what differs (for configured ones), `note` says what else a person should know, `error` holds the
     server's words where it refuses the object, `conflicts` who holds fields that we declare. `body` is what is
-    sent, `taken_over` names the client-side managers whose fields become ours.
+    sent, `taken_over` names the client-side managers whose fields become ours. `before` and `after` are the object's
+    declared fields in the cluster and as they will be, for `diff.unified`; Secrets are masked in them.
     """
 
     ref: Ref
@@ -88,10 +92,29 @@ class Change:
     terminating: bool = False
     body: Mapping[str, Any] | None = None
     resource: Resource | None = None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
 
     @override
     def __repr__(self) -> str:
         return f"<Change {self}>"
+
+    def report(self) -> dict[str, Any]:
+        """Return the change as plain data for a report; without what it would send, so without secrets."""
+        return {
+            "object": str(self.ref),
+            "outcome": self.outcome,
+            "fields": [
+                {
+                    "path": field.path,
+                    "live": None if field.live is ABSENT else field.live,
+                    "declared": None if field.declared is ABSENT else field.declared,
+                }
+                for field in self.fields
+            ],
+            "note": self.note,
+            "error": self.error,
+        }
 
     @override
     def __str__(self) -> str:
@@ -160,9 +183,7 @@ def plan(
     targets = [_target(client, item, defined, namespace) for item in declared]
     served = [(ref, resource) for ref, resource, known in targets if known and resource is not None]
     live = read_many(client, served)
-    going = {
-        ref.name for ref, item in live.items() if ref.kind == "Namespace" and "deletionTimestamp" in item["metadata"]
-    }
+    namespaces = _namespaces(client, live, served)
 
     def one(index: int) -> Change:
         ref, resource, known = targets[index]
@@ -173,8 +194,8 @@ def plan(
         if standing is not None and "deletionTimestamp" in standing["metadata"]:
             note = "the standing one is being deleted"
             return Change(ref, "created", note=note, terminating=True, body=body, resource=resource)
-        if ref.namespace in going:
-            return Change(ref, "created", note="its namespace is being deleted", body=body, resource=resource)
+        if standing is None and (note := namespaces.get(ref.namespace, "")):
+            return Change(ref, "created", note=note, body=body, resource=resource)
         return _change(client, ref, resource, body, standing, manager, take_over)
 
     with ThreadPoolExecutor(WORKERS) as workers:
@@ -281,6 +302,23 @@ def _target(
     return ref, resource, known
 
 
+def _namespaces(
+    client: Client, live: Mapping[Ref, Mapping[str, Any]], served: Iterable[tuple[Ref, Resource]]
+) -> dict[str, str]:
+    """Return the namespaces into which nothing can be put now, each with why, of objects that are not there yet.
+
+    The API server would say so too, but makes every such request wait for 50 ms in case the namespace comes.
+    """
+    wanted = {Ref("v1", "Namespace", "", ref.namespace) for ref, _ in served if ref not in live and ref.namespace}
+    if not wanted:
+        return {}
+    resource = client.resource("v1", "Namespace")
+    found = read_many(client, [(ref, resource) for ref in wanted])
+    notes = {ref.name: f"namespace {ref.name} is not there yet" for ref in wanted if ref not in found}
+    going = [ref.name for ref, item in found.items() if "deletionTimestamp" in item["metadata"]]
+    return notes | {name: f"namespace {name} is being deleted" for name in going}
+
+
 def _change(
     client: Client,
     ref: Ref,
@@ -327,9 +365,19 @@ def _change(
     if not taken and (hands := sorted({conflict.manager for conflict in conflicts if conflict.by_hand})):
         notes.append(f"changed by hand ({', '.join(hands)})")
     notes += [str(conflict) for conflict in conflicts if not conflict.by_hand]
+    before, after = project(live, union([ours, wanted])), project(planned, wanted)
     if ref.kind == "Secret":
         fields = [masked(field) for field in fields]
-    return replace(base, fields=tuple(fields), note="; ".join(notes), conflicts=conflicts, taken_over=taken)
+        before, after = without_secrets(before, after)
+    return replace(
+        base,
+        fields=tuple(fields),
+        note="; ".join(notes),
+        conflicts=conflicts,
+        taken_over=taken,
+        before=before,
+        after=after,
+    )
 
 
 def entries_to_take(live: Mapping[str, Any], take_over: Collection[str] = ()) -> list[dict[str, Any]]:
