@@ -25,7 +25,7 @@ def other(hosts: list[str], *rules: dict[str, Any], gateways: list[str] | None =
     "rival",
     [
         other(["*"], CATCH_ALL),
-        other(["canary.example"], {"match": [{"uri": {"exact": "/x"}}, {"uri": {"prefix": "/"}}], **CATCH_ALL}),
+        other(["*"], {"match": [{"uri": {"exact": "/x"}}, {"uri": {"prefix": "/"}}], **CATCH_ALL}),
         other(["web.example", "*"], CATCH_ALL, gateways=["mesh", "istio-system/meshstrap-gateway"]),
     ],
 )

@@ -89,12 +89,10 @@ class Canary(Scenario):
 
     @override
     def probe(self, site: Site, parameters: Mapping[str, Any], series: Round) -> Observation:
-        """Ask every node's NodePort once for each host, then send the series through the first node's."""
+        """Ask every node's NodePort once, then send the series through the first node's."""
         began, gateways = site.clock.now().isoformat(), ingress.gateway_names(site)
         bases = [(node.name, ingress.base_url(site, node)) for node in site.nodes]
-        requests = ingress.send(
-            site, [ingress.Target(name, base, host) for name, base in bases for host in (None, "canary.example")]
-        )
+        requests = ingress.send(site, [ingress.Target(name, base) for name, base in bases])
         for request in requests:
             request["counted"] = False
         # Hundreds of requests that all run into their timeout would tell no more than the first one did.
