@@ -66,7 +66,8 @@ def manifests(
     + present: whether they should be there
     + namespace: for namespaced objects that name none
     + owner: name of this set, put on each object as label `meshstrap.dev/owner`
-    + prune: whether objects with that label that are no longer declared are deleted (namespaces never)
+    + prune: whether objects with that label that are no longer declared are deleted (never namespaces, nor
+        definitions of kinds: everybody's objects would go with them)
     + wait: whether to wait until they are ready, which is also checked where nothing changed
     + force: whether fields that another program holds are taken from it
     + timeout: seconds for them to be ready, or gone
@@ -90,7 +91,7 @@ def manifests(
         return
     try:
         client = api_server.client(host)
-        planned = plan(client, declared, owner=owner, prune=prune, namespace=where)
+        planned = _keeping_definitions(plan(client, declared, owner=owner, prune=prune, namespace=where))
     except ERRORS as error:
         yield unplanned(error, declared)
         return
@@ -223,6 +224,15 @@ def _show_change(change: Change) -> None:
         host.log(f"{'':<11}   ... and {len(change.fields) - limit} more fields (--diff)")
     if change.error:
         host.log(f"{'':<11}   refused as things stand: {change.error}", logger.warning)
+
+
+def _keeping_definitions(planned: Plan) -> Plan:
+    kept = [
+        change
+        for change in planned.changes
+        if change.outcome != "deleted" or change.ref.kind != "CustomResourceDefinition"
+    ]
+    return replace(planned, changes=tuple(kept))
 
 
 def _absent(declared: Sequence[Object], namespace: str, timeout: float) -> Generator[PyinfraCommand, None, None]:
