@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any, Literal, TypedDict
 
 from pyinfra.api.facts import FactBase
@@ -169,6 +170,29 @@ class PodNetwork(FactBase[PodNetworkState]):
     @override
     def process(self, output: list[str]) -> PodNetworkState:
         return parse_pod_network(output)
+
+
+class Leftovers(FactBase[list[str]]):
+    """Returns which of the given paths exist, which of the given directories hold something, and pods' interfaces.
+
+    .. code:: python
+
+        ["/etc/kubernetes/admin.conf", "/var/lib/etcd", "interface cni0"]
+    """
+
+    default = list
+
+    @override
+    def command(self, paths: list[str], directories: list[str], interfaces: list[str]) -> str:
+        return (
+            f'for p in {shlex.join(paths)}; do [ -e "$p" ] && echo "$p"; done; '
+            f'for d in {shlex.join(directories)}; do [ -n "$(ls -A "$d" 2>/dev/null)" ] && echo "$d"; done; '
+            f'for i in {shlex.join(interfaces)}; do [ -e "/sys/class/net/$i" ] && echo "interface $i"; done; exit 0'
+        )
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return [line.strip() for line in output]
 
 
 def phase(member: MemberState) -> Phase:

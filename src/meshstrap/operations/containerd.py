@@ -176,8 +176,9 @@ def images(bundle: str, kubernetes_version: str) -> Generator[PyinfraCommand, No
     """
     try:
         lock, store = system.open_bundle(bundle)
+        required = host.get_fact(RequiredImages, version=kubernetes_version)
         wanted = references(
-            lock, host.get_fact(RequiredImages, version=kubernetes_version), kubernetes_version,
+            lock, required, kubernetes_version,
             control_plane="control_plane" in host.groups, workloads=runs_workloads(host),
         )  # fmt: skip
         on_node = host.get_fact(facts.Images)

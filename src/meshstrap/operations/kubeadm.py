@@ -30,13 +30,14 @@ from meshstrap.facts.kubeadm import (
     STARTED,
     Cluster,
     ClusterState,
+    Leftovers,
     Member,
     MemberState,
     PodNetwork,
     RequiredImages,
     phase,
 )
-from meshstrap.facts.system import Files, Services
+from meshstrap.facts.system import STARTED_WITH, Files, Service, Services
 from meshstrap.kube.manifests import ManifestError
 from meshstrap.operations import containerd, k8s, system
 from meshstrap.operations.failure import executing, failure
@@ -46,6 +47,7 @@ KUBELET_UNIT = "/etc/systemd/system/kubelet.service"
 KUBELET_DROP_IN = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf"
 CNI_FILE = "/etc/cni/net.d/10-meshstrap.conflist"
 ROUTES_UNIT = "/etc/systemd/system/meshstrap-pod-network.service"
+KUBEADM_LOG = "/var/log/meshstrap-kubeadm.log"
 API_PORT = 6443
 READY_SECONDS = 240.0
 KUBEADM_SECONDS = 900.0
@@ -97,7 +99,7 @@ exec 9>>{RUNNING}
 flock -w 600 9 || {{ echo "another kubeadm has been running on this node for 10 minutes"; exit 1; }}
 # The run that held the lock may have been this one's, left alone by its operator, and through by now.
 [ -e {DONE} ] && [ -e "{DIRECTORY}/$conf" ] && exit 0
-log=/var/log/meshstrap-kubeadm.log
+log={KUBEADM_LOG}
 : >"$log"
 umask 022
 if [ -e {STARTED} ]; then
@@ -128,6 +130,48 @@ there=$($k get node "$node" --ignore-not-found -o 'jsonpath={{.status.addresses[
 if [ "$there" = "$address" ]; then $k delete node "$node" >/dev/null || exit 1; fi
 kubeadm token create --ttl {TOKEN_MINUTES}m || exit 1
 cat {DIRECTORY}/pki/ca.crt
+"""
+# Each step may find its work done: a reset that was stopped is finished by the next. The units go last of all, since
+# by them the node's containerd and kubelet are known as ours.
+_RESET = rf"""
+PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
+ours() {{ grep -q {STARTED_WITH}= "/etc/systemd/system/$1.service" 2>/dev/null; }}
+exec 9>>{RUNNING}
+flock -w 600 9 || {{ echo "kubeadm has been running on this node for 10 minutes"; exit 1; }}
+log={KUBEADM_LOG}
+umask 077
+if [ -e {STARTED} ] || [ -e {DONE} ] || [ -e {DIRECTORY}/kubelet.conf ]; then
+    ours containerd && systemctl start containerd
+    command -v kubeadm >/dev/null 2>&1 && kubeadm reset --force >"$log" 2>&1
+fi
+systemctl disable --now meshstrap-pod-network 2>/dev/null
+ours kubelet && systemctl disable --now kubelet 2>/dev/null
+if ours containerd; then
+    systemctl start containerd 2>/dev/null
+    for task in $(ctr -n k8s.io tasks ls -q 2>/dev/null); do ctr -n k8s.io tasks rm -f "$task" >/dev/null 2>&1; done
+    systemctl disable --now containerd 2>/dev/null
+    # A shim that outlived its containerd.
+    for shim in $(pgrep -f '^/usr/local/bin/containerd-shim-runc-v2 '); do kill -9 "$shim"; done
+fi
+awk '$2 ~ "^/(run/containerd|run/netns/cni-|var/lib/kubelet|var/lib/containerd)/" {{ print $2 }}' /proc/mounts |
+    sort -r | while read -r mount; do umount -l "$mount"; done
+ip -4 route show | awk '$2 == "via" && /proto static|dev/ {{ print $1 }}' | while read -r network; do
+    grep -q "ip route replace $network via " {ROUTES_UNIT} 2>/dev/null && ip route del "$network"
+done
+ip link del cni0 2>/dev/null
+for tables in iptables ip6tables; do
+    command -v $tables-save >/dev/null 2>&1 || continue
+    $tables-save 2>/dev/null | grep -q 'KUBE-\|CNI-\|meshstrap-pods' || continue
+    $tables-save | grep -v 'KUBE-\|CNI-\|meshstrap-pods' | $tables-restore
+done
+for name in $(ls /run/netns 2>/dev/null | grep '^cni-'); do ip netns del "$name" 2>/dev/null; done
+for directory in $1; do find "$directory" -mindepth 1 -maxdepth 1 -exec rm -rf {{}} + 2>/dev/null; done
+shift
+for path; do rm -f "$path"; done
+rmdir /etc/systemd/system/kubelet.service.d /etc/containerd {DIRECTORY} 2>/dev/null
+systemctl daemon-reload
+systemctl reset-failed 2>/dev/null
+exit 0
 """
 _WITHDRAW = "PATH=$PATH:/usr/local/bin; kubeadm token delete"
 
@@ -398,6 +442,61 @@ def ready(timeout: float = READY_SECONDS) -> Generator[PyinfraCommand, None, Non
             return
         gevent.sleep(1)
     host.noop(f"{', '.join(wanted)}, kube-proxy and CoreDNS are ready")
+
+
+@operation()
+def reset(cluster_name: str, confirm: str) -> Generator[PyinfraCommand, None, None]:
+    """Make the node bare again: no cluster, no containers, none of meshstrap's files, routes and rules.
+
+    Refuses before anything is touched unless the cluster's name is given, and on a node whose cluster others made.
+
+    + cluster_name: the cluster's name
+    + confirm: the same, typed by the person who wants this
+
+    **Example:**
+
+    .. code:: python
+
+        kubeadm.reset(name="Make the node bare again", cluster_name="meshstrap", confirm=host.data.confirm)
+    """
+    if confirm != cluster_name:
+        yield from system.refuse(
+            f"this destroys cluster {cluster_name} with all that runs on it, on every host of the inventory; if that"
+            f" is what you want, add: --data confirm={cluster_name}"
+        )
+        return
+    member = host.get_fact(Member)
+    services = host.get_fact(Services, services=["containerd", "kubelet"])
+    if phase(member) == "foreign":
+        yield failure(f"{host.name}: belongs to a cluster that others made, and is left alone")
+        return
+    if phase(member) != "bare" and member["cluster"] not in (cluster_name, None):
+        yield failure(f"{host.name}: belongs to cluster {member['cluster']}, not to {cluster_name}: left alone")
+        return
+    paths, directories = _ours(services)
+    left = host.get_fact(Leftovers, paths=paths, directories=directories, interfaces=["cni0"])
+    if not left:
+        host.noop("the node is bare")
+        return
+    host.log(f"to be removed: {', '.join(left)}")
+    yield FunctionCommand(_reset, (paths, directories), {})
+    left = host.get_fact(Leftovers, paths=paths, directories=directories, interfaces=["cni0"])
+    if left:
+        yield failure(f"{host.name}: still there: {', '.join(left)}; see {KUBEADM_LOG} and run it again")
+
+
+def _ours(services: Mapping[str, Service]) -> tuple[list[str], list[str]]:
+    """Name the files and the directories' contents that a reset removes: others' containerd and kubelet stay."""
+    paths = [CNI_FILE, ROUTES_UNIT, system.MODULES_FILE, system.SYSCTL_FILE, STARTED, DONE, KUBEADM_LOG]
+    directories = ["/var/lib/etcd", "/var/lib/cni", DIRECTORY]
+    if not system.is_foreign(services["kubelet"]):
+        paths += [*PROGRAMS.values(), KUBELET_UNIT, KUBELET_DROP_IN]
+        directories.append("/var/lib/kubelet")
+    if not system.is_foreign(services["containerd"]):
+        paths += [*containerd.PROGRAMS.values(), *containerd.CNI_PLUGINS.values()]
+        paths += [containerd.CONFIG_FILE, containerd.UNIT_FILE]
+        directories += ["/var/lib/containerd", "/run/containerd"]
+    return paths, directories
 
 
 def node_address(node: Host) -> str | None:
@@ -719,10 +818,25 @@ def _kubeadm(
         output = without_tokens(result.stdout + result.stderr).strip()
         return system.fail(
             host,
-            f"{host.name}: kubeadm {what} failed; all it said is in /var/log/meshstrap-kubeadm.log there:\n{output}\n"
+            f"{host.name}: kubeadm {what} failed; all it said is in {KUBEADM_LOG} there:\n{output}\n"
             "Put right what it names and run this again: it starts over where this left off.",
         )
     host.log(f"kubeadm {what} took {time.monotonic() - began:.1f} s")
+    return True
+
+
+def _reset(state: State, host: Host, paths: Sequence[str], directories: Sequence[str]) -> bool:
+    # The unit files are the last to go.
+    ordered = sorted(paths, key=lambda path: path.startswith("/etc/systemd/"))
+    command = StringCommand(
+        "sh", "-c", QuoteString(_RESET), "reset", QuoteString(" ".join(directories)), *map(QuoteString, ordered)
+    )
+    try:
+        result = transport.execute(host, command, timeout=KUBEADM_SECONDS)
+    except transport.TransportError as error:
+        return system.fail(host, str(error))
+    if not result.ok:
+        return system.fail(host, f"{host.name}: {result.stdout.strip()} {result.stderr.strip()}")
     return True
 
 
