@@ -155,3 +155,27 @@ def test_a_namespace_that_nobody_empties_is_named(client: Client) -> None:
 
 def test_deleting_what_is_of_no_known_kind_is_nothing(client: Client) -> None:
     assert delete(client, [Ref("nobody.example.org/v1", "Ghost", "default", "g")]) == []
+
+
+def test_an_aggregated_api_that_is_away_does_not_stop_pruning(client: Client, namespace: str) -> None:
+    away: Item = {
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": "v1.gone.example.org"},
+        "spec": {
+            "group": "gone.example.org",
+            "version": "v1",
+            "groupPriorityMinimum": 100,
+            "versionPriority": 100,
+            "insecureSkipTLSVerify": True,
+            "service": {"name": "none", "namespace": "default"},
+        },
+    }
+    item = config_map("one", namespace, a="1")
+    put(client, away)
+    put(client, item, owner=namespace)
+    try:
+        pruned = plan(client, [], owner=namespace, prune=True)
+    finally:
+        delete(client, [Ref.of(away)])
+    assert [str(change) for change in pruned.changes] == [f"ConfigMap/{namespace}/one deleted"]

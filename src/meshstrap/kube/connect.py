@@ -143,8 +143,8 @@ class Client:
             timeout: seconds to wait for one answer (not counting repetitions).
             patience: seconds for which to go on trying; the client's own if None.
 
-        Raises ApiError for a refusal, ApiUnreachable when the server stayed away for `patience` seconds,
-        ApiUntrusted where TLS fails for good.
+        Raises ApiError for a refusal (one that may pass: after `patience` seconds), ApiUnreachable when the server
+        stayed away for as long, ApiUntrusted where TLS fails for good.
         """
         raw = self.fetch(
             method,
@@ -181,7 +181,7 @@ class Client:
         deadline = time.monotonic() + patience
         attempt = 0
         while True:
-            trouble, retry_after = "", 0.0
+            trouble, retry_after, refusal = "", 0.0, None
             try:
                 answer = self._pool.request(
                     method,
@@ -208,13 +208,14 @@ class Client:
                 refusal = _refusal(answer.status, answer.data)
                 if not _transient(refusal):
                     raise refusal
-                trouble = str(refusal)
                 with suppress(ValueError):
                     retry_after = float(answer.headers.get("Retry-After", 0))
             # 50 ms, 100 ms, ... 1 s, each a little off, so that many workers do not come back as one.
             pause = max(min(0.05 * 2**attempt, 1.0) * random.uniform(0.8, 1.2), min(retry_after, 5.0))
             attempt += 1
             if time.monotonic() + pause > deadline:
+                if refusal:
+                    raise refusal
                 raise ApiUnreachable(
                     f"the API server at {self.address} does not answer: {trouble} (tried for {patience:g} s). "
                     "Is kube-apiserver running on the control plane?"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from meshstrap.kube.errors import ApiError, ApiUnreachable, UnknownKind
+from meshstrap.kube.errors import ApiError, UnknownKind
 
 if TYPE_CHECKING:
     from meshstrap.kube.connect import Client
@@ -73,9 +73,10 @@ class Discovery:
         def learn(api_version: str) -> dict[str, Resource]:
             try:
                 return self._learn(client, api_version, patience=1.0)
-            except ApiUnreachable:
-                # An aggregated API (metrics, say) whose own server is away; were it the API server itself,
-                # the requests above would have failed.
+            except ApiError as error:
+                if error.status != 503:
+                    raise
+                # An aggregated API (metrics, say) whose own server is away.
                 return {}
 
         with ThreadPoolExecutor(8) as workers:

@@ -51,7 +51,8 @@ def execute(
 ) -> Result:
     """Run a program in a running container and return its exit code and output.
 
-    Each call has a connection of its own, so any number may run at once.
+    Each call has a connection of its own, so any number may run at once. A program that ends without reading a
+    stdin of more than some 100 kB may go unnoticed until the time is over: the API server is then still handing it on.
 
     Args:
         client: the connection's settings and credentials.
