@@ -107,7 +107,8 @@ def up(lab: Lab, workers: int | None, say: Say) -> Record:
         access.write_known_hosts(lab, record.nodes)
         _wait(lab, record)
         write(record, lab.nodes_file)
-        stale = sorted({c.node for c in standing.values() if c.image != _image_name(lab)} - set(made))
+        newest = _image_name(lab) if lab.rootfs.exists() else None
+        stale = sorted(c.node for c in standing.values() if newest and c.image != newest and c.node not in made)
         if stale:
             say(f"{', '.join(stale)}: made from an older node image; `meshstrap lab down` and `up` gives the new one")
         return record
