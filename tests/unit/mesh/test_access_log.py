@@ -12,6 +12,18 @@ TEXT = (
     '"meshstrap" "84961386-6d84-929d-98bd-c5aee93b5c88" "canary.example" "10.244.1.27:80" '
     "outbound|80|v1|canary.canary.svc.cluster.local 10.244.1.9:37652 10.244.1.9:8080 10.244.0.1:41854 - -\n"
 )
+# As the lab's gateway wrote it: Istio 1.31.0, Envoy 1.39.3.
+RECORDED = (
+    '[2026-11-23T18:06:48.194Z] "GET /?mark=e15fd0b1ef13c3fa-0001 HTTP/1.1" 200 - via_upstream - "-" 0 10 4 3 '
+    '"10.244.1.1" "meshstrap" "7b120ae0-ebc6-991e-a1b5-777609e39617" "172.29.182.11:30191" "10.244.1.6:80" '
+    "outbound|80|v1|canary.canary.svc.cluster.local 10.244.1.3:53120 10.244.1.3:8080 10.244.1.1:18879 - -"
+)
+# Envoy 1.39.3 with the same format and no healthy endpoint.
+UNHEALTHY = (
+    '[2026-11-23T18:00:49.088Z] "GET /?mark=a-0003 HTTP/1.1" 503 UH no_healthy_upstream - "-" 0 19 1 - "-" '
+    '"curl/7.88.1" "344029c6-4a3a-47f4-9838-2281550c171f" "127.0.0.1:18080" "-" '
+    "outbound|80|v1|canary.canary.svc.cluster.local - 127.0.0.1:18080 127.0.0.1:40614 - -"
+)
 OVERFLOW = (
     '[2026-11-23T19:20:02.005Z] "GET /delay/1 HTTP/1.1" 503 UO,URX upstream_reset_before_response_started{overflow} '
     '- "-" 0 81 0 - "-" "fortio.org/fortio-1.66.5" "8f7d" "httpbin:8000" "-" '
@@ -32,6 +44,15 @@ def test_a_text_line_gives_its_fields() -> None:
     assert (entry.details, entry.duration, entry.upstream_time) == ("via_upstream", 5, 4)
     assert (entry.cluster, entry.subset) == ("outbound|80|v1|canary.canary.svc.cluster.local", "v1")
     assert (entry.upstream, entry.authority) == ("10.244.1.27:80", "canary.example")
+
+
+def test_recorded_lines_of_1_31_give_their_fields() -> None:
+    served, refused = parse_line(RECORDED), parse_line(UNHEALTHY)
+    assert served is not None and refused is not None
+    assert (served.path, served.code, served.flags, served.subset) == ("/?mark=e15fd0b1ef13c3fa-0001", 200, (), "v1")
+    assert (served.duration, served.upstream_time, served.upstream) == (4, 3, "10.244.1.6:80")
+    assert (refused.code, refused.flags, refused.details) == (503, ("UH",), "no_healthy_upstream")
+    assert (refused.upstream, refused.upstream_time, refused.subset) == ("", None, "v1")
 
 
 def test_flags_are_split_on_the_comma_and_an_old_cluster_name_loses_its_delimiter() -> None:

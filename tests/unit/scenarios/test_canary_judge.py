@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +57,34 @@ def series(v2: int, n: int = 400, alpha: str = "1/1000", prefix: str = "run", as
 def observation(*rounds: dict[str, Any], weight: int = 10) -> dict[str, Any]:
     replies = [{"pod": f"app{arm}-0", "subset": arm, "body": BODY[arm], "error": ""} for arm in BODY for _ in range(3)]
     return {"parameters": {"weight": weight}, "control": {"replies": replies}, "rounds": list(rounds)}
+
+
+def recorded() -> dict[str, Any]:
+    """What the lab's real mesh showed: Istio 1.31.0, two nodes, 27 of 400."""
+    path = Path(__file__).parent / "recorded" / "canary-1.31.json.gz"
+    seen: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+    return seen
+
+
+def test_a_recorded_run_passes() -> None:
+    verdict = judge(recorded())
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.summary.startswith("v2 answered 27 of 400 (6.8 %), declared 10 %: inside the accepted 22..61")
+    assert any("agrees on every mark: 373 to v1, 27 to v2" in line for line in verdict.lines)
+
+
+def test_a_recorded_run_with_another_declaration_fails() -> None:
+    seen = recorded() | {"parameters": {"weight": 20}}
+    assert undecided(seen)
+    assert judge(seen).outcome is Outcome.FAIL
+
+
+def test_a_recorded_run_whose_log_lost_its_last_lines_is_inconclusive() -> None:
+    seen = recorded()
+    log = seen["rounds"][0]["log"]
+    for mark in sorted(log)[-20:]:
+        del log[mark]
+    assert judge(seen).outcome is Outcome.INCONCLUSIVE
 
 
 def confirmation(v2: int) -> dict[str, Any]:
