@@ -107,7 +107,7 @@ def up(lab: Lab, workers: int | None, say: Say) -> Record:
         access.write_known_hosts(lab, record.nodes)
         _wait(lab, record)
         write(record, lab.nodes_file)
-        newest = _image_name(lab) if lab.rootfs.exists() else None
+        newest = _image_name(lab) if lab.rootfs.with_suffix(".sha256").exists() else None
         stale = sorted(c.node for c in standing.values() if newest and c.image != newest and c.node not in made)
         if stale:
             say(f"{', '.join(stale)}: made from an older node image; `meshstrap lab down` and `up` gives the new one")
