@@ -241,3 +241,22 @@ print([job.value for job in jobs])
         timeout=60,
     )
     assert done.stdout.strip() == "[0, 0, 0]", done.stderr
+
+
+def test_killed_for_good_in_the_middle_of_an_apply(own_server: ApiServer) -> None:
+    """Many objects wait their turn: none of them may spend the client's patience once more."""
+    client = own_server.client(patience=1)
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
+    planned = plan(client, [space, *(config_map(f"c{index}", "default") for index in range(500))])
+    made: list[object] = []
+
+    def crash_in_the_middle(change: object) -> None:
+        made.append(change)
+        if len(made) == 20:
+            own_server.kill()
+
+    start = time.monotonic()
+    with pytest.raises(ApiUnreachable, match="does not answer"):
+        apply(client, planned, on_change=crash_in_the_middle)
+    assert time.monotonic() - start < 20
+    assert len(made) < 500

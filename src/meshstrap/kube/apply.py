@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +13,9 @@ from meshstrap.kube.connect import APPLY_PATCH, JSON_PATCH, Client
 from meshstrap.kube.delete import DeleteFailed, delete, wait_gone
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
+from meshstrap.kube.parallel import finished
 from meshstrap.kube.plan import Change, Plan, conflicts_in, entries_to_take, words
-from meshstrap.kube.query import WORKERS, read
+from meshstrap.kube.query import read
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.stages import stages
 
@@ -69,23 +69,24 @@ def apply(
     gone = [ref for ref, change in changes.items() if change.outcome == "deleted"]
     ordered = stages(sent, {ref: change.resource for ref, change in sent.items()})
     made: list[Change] = []
+
+    def send(ref: Ref) -> str:
+        change = changes[ref]
+        try:
+            _send(client, change, plan, force=force, recreate=recreate, timeout=timeout)
+        except (ApiError, UnknownKind, DeleteFailed, _Refused) as error:
+            return words(error, change.body or {})
+        return ""
+
     for number, stage in enumerate(ordered):
         failures: dict[Ref, str] = {}
-        with ThreadPoolExecutor(WORKERS) as workers:
-            running = {
-                workers.submit(_send, client, changes[ref], plan, force=force, recreate=recreate, timeout=timeout): ref
-                for ref in stage
-            }
-            for future in as_completed(running):
-                change = changes[running[future]]
-                try:
-                    future.result()
-                except (ApiError, UnknownKind, DeleteFailed, _Refused) as error:
-                    failures[change.ref] = words(error, change.body or {})
-                else:
-                    made.append(change)
-                    if on_change:
-                        on_change(change)
+        for ref, failure in finished(send, stage):
+            if failure:
+                failures[ref] = failure
+                continue
+            made.append(changes[ref])
+            if on_change:
+                on_change(changes[ref])
         definitions = [changes[ref] for ref in stage if ref.kind == "CustomResourceDefinition"]
         if definitions and not failures:
             failures = _wait_established(client, definitions)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from meshstrap.kube.connect import Client
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
-from meshstrap.kube.query import WORKERS, read
+from meshstrap.kube.parallel import each
+from meshstrap.kube.query import read
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.stages import stages
 
@@ -60,21 +60,15 @@ def delete(
 def wait_gone(client: Client, refs: Mapping[Ref, Resource], deadline: float) -> dict[Ref, str]:
     """Wait until objects are gone; returns what still stands at the deadline (of time.monotonic), with the reason."""
     pending = dict(refs)
-    with ThreadPoolExecutor(WORKERS) as workers:
-        while True:
-            standing = dict(
-                zip(
-                    pending,
-                    workers.map(lambda pair: read(client, pair[1], pair[0].namespace, pair[0].name), pending.items()),
-                    strict=True,
-                )
-            )
-            pending = {ref: pending[ref] for ref, item in standing.items() if item is not None}
-            if not pending:
-                return {}
-            if time.monotonic() > deadline:
-                return {ref: _stuck(item) for ref, item in standing.items() if item is not None}
-            time.sleep(POLL)
+    while True:
+        items = each(lambda pair: read(client, pair[1], pair[0].namespace, pair[0].name), pending.items())
+        standing = {ref: item for ref, item in zip(pending, items, strict=True) if item is not None}
+        pending = {ref: pending[ref] for ref in standing}
+        if not pending:
+            return {}
+        if time.monotonic() > deadline:
+            return {ref: _stuck(item) for ref, item in standing.items()}
+        time.sleep(POLL)
 
 
 def _delete_stage(
@@ -99,8 +93,7 @@ def _delete_stage(
                 failures[ref] = str(error)
         return True
 
-    with ThreadPoolExecutor(WORKERS) as workers:
-        there = [ref for ref, was in zip(objects, workers.map(one, objects.items()), strict=True) if was]
+    there = [ref for ref, was in zip(objects, each(one, objects.items()), strict=True) if was]
     failures |= wait_gone(client, {ref: objects[ref] for ref in there if ref not in failures}, deadline)
     if failures:
         raise DeleteFailed(failures)

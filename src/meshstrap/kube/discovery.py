@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from meshstrap.kube.errors import ApiError, UnknownKind
+from meshstrap.kube.parallel import each
 
 if TYPE_CHECKING:
     from meshstrap.kube.connect import Client
@@ -79,8 +79,7 @@ class Discovery:
                 # An aggregated API (metrics, say) whose own server is away.
                 return {}
 
-        with ThreadPoolExecutor(8) as workers:
-            learnt = list(workers.map(learn, preferred + others))
+        learnt = each(learn, preferred + others)
         kinds: dict[tuple[str, str], Resource] = {}
         for resources in learnt:
             for resource in resources.values():

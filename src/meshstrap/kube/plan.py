@@ -11,7 +11,6 @@ import copy
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -37,8 +36,9 @@ from meshstrap.kube.compare import (
 from meshstrap.kube.connect import APPLY_PATCH, Client
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, UnknownKind
+from meshstrap.kube.parallel import each
 from meshstrap.kube.prune import orphans
-from meshstrap.kube.query import WORKERS, read_many
+from meshstrap.kube.query import read_many
 from meshstrap.kube.ref import Ref
 
 Outcome = Literal["created", "configured", "unchanged", "deleted"]
@@ -198,8 +198,7 @@ def plan(
             return Change(ref, "created", note=note, body=body, resource=resource)
         return _change(client, ref, resource, body, standing, manager, take_over)
 
-    with ThreadPoolExecutor(WORKERS) as workers:
-        changes = list(workers.map(one, range(len(declared))))
+    changes = each(one, range(len(declared)))
     if prune and owner:
         keep = {change.ref.identity for change in changes}
         changes += [

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 
 from meshstrap.kube.compare import managed_fields
 from meshstrap.kube.connect import Client
 from meshstrap.kube.discovery import Resource
-from meshstrap.kube.query import WORKERS, pages
+from meshstrap.kube.parallel import each
+from meshstrap.kube.query import pages
 from meshstrap.kube.ref import Ref
 
 
@@ -43,6 +43,5 @@ def orphans(
                 found.append((ref, resource))
         return found
 
-    with ThreadPoolExecutor(WORKERS) as workers:
-        found = [pair for pairs in workers.map(one, kinds) for pair in pairs]
+    found = [pair for pairs in each(one, kinds) for pair in pairs]
     return sorted(found, key=lambda pair: pair[0])

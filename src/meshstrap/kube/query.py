@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any
 
@@ -13,10 +12,8 @@ import jmespath
 from meshstrap.kube.connect import Client
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
+from meshstrap.kube.parallel import each
 from meshstrap.kube.ref import Ref
-
-# Requests in flight for one bulk read, dry-run or apply.
-WORKERS = 8
 
 # Objects a page; also how many others may sit beside those that a bulk read wants before it reads singly.
 PAGE = 500
@@ -121,12 +118,11 @@ def read_many(
         for _, group in groupby(ordered, key=lambda pair: (pair[0].api_version, pair[0].kind, pair[0].namespace))
     ]
 
-    def one(pair: tuple[Ref, Resource]) -> tuple[Ref, dict[str, Any] | None]:
-        ref, resource = pair
-        return ref, read(client, resource, ref.namespace, ref.name)
-
     def listed(group: builtins.list[tuple[Ref, Resource]]) -> dict[Ref, dict[str, Any]]:
         first, resource = group[0]
+        if len(group) == 1:
+            item = read(client, resource, first.namespace, first.name)
+            return {} if item is None else {first: item}
         names = {ref.name: ref for ref, _ in group}
         found: dict[Ref, dict[str, Any]] = {}
         limit = max(PAGE, 4 * len(group))
@@ -144,11 +140,6 @@ def read_many(
                 found[ref] = single
         return found
 
-    objects: dict[Ref, dict[str, Any]] = {}
-    with ThreadPoolExecutor(WORKERS) as workers:
-        lists = [workers.submit(listed, group) for group in groups if len(group) >= together]
-        singles = workers.map(one, [pair for group in groups if len(group) < together for pair in group])
-        for future in lists:
-            objects.update(future.result())
-        objects.update((ref, item) for ref, item in singles if item is not None)
-    return objects
+    requests = [[pair] for group in groups if len(group) < together for pair in group]
+    requests += [group for group in groups if len(group) >= together]
+    return {ref: item for found in each(listed, requests) for ref, item in found.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from meshstrap.kube import logs, query
 from meshstrap.kube.connect import Client
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import KubeError, UnknownKind
+from meshstrap.kube.parallel import each
 from meshstrap.kube.ref import Ref
 
 Item = Mapping[str, Any]
@@ -156,8 +156,7 @@ class _Inspector:
             return found if found.ready or found.failed else self._behind(ref, item, found)
 
         ordered = list(refs)
-        with ThreadPoolExecutor(query.WORKERS) as workers:
-            return dict(zip(ordered, workers.map(one, ordered), strict=True))
+        return dict(zip(ordered, each(one, ordered), strict=True))
 
     def _behind(self, ref: Ref, item: Item, found: State) -> State:
         """Return a state made more precise by Pods, events and storage classes; looked up once a second."""
