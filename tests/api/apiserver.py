@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import datetime
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -36,21 +38,24 @@ def bundle_directory() -> Path:
     return lab / "bundle"
 
 
-def program(name: str, directory: Path) -> Path:
-    """Return a program of the bundle under its own name in a directory (one binary is several programs by name)."""
-    bundle = bundle_directory()
-    lock = bundle / "bundle.lock.yaml"
+# A store keeps content, not modes: the programs are copied once to be executable.
+_executables = tempfile.TemporaryDirectory(prefix="meshstrap-api-programs-")
+
+
+def program(name: str) -> Path:
+    """Return a program of the bundle under its own name (one binary is several programs, by the name it is called)."""
+    lock = bundle_directory() / "bundle.lock.yaml"
     if not lock.exists():
         raise FileNotFoundError(f"{lock} is missing; make the bundle first: meshstrap lab build")
     entry = next(entry for entry in yaml.safe_load(lock.read_text())["programs"] if entry["name"] == name)
-    link = directory / name
-    link.symlink_to((bundle / "store" / "blobs" / "sha256" / entry["sha256"].removeprefix("sha256:")).resolve())
-    if not os.access(link, os.X_OK):
-        # A store keeps content, not modes: give the program its own executable copy.
-        content = link.read_bytes()
-        link.unlink()
-        link.write_bytes(content)
-        link.chmod(0o755)
+    digest = entry["sha256"].removeprefix("sha256:")
+    directory = Path(_executables.name)
+    copied, link = directory / digest, directory / name
+    if not copied.exists():
+        shutil.copyfile(bundle_directory() / "store" / "blobs" / "sha256" / digest, copied)
+        copied.chmod(0o755)
+    if not link.exists():
+        link.symlink_to(copied)
     return link
 
 
@@ -114,9 +119,9 @@ class ApiServer:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._etcd = program("etcd", directory)
-        self._apiserver = program("kube-apiserver", directory)
-        self._kubectl = program("kubectl", directory)
+        self._etcd = program("etcd")
+        self._apiserver = program("kube-apiserver")
+        self._kubectl = program("kubectl")
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.port, self._etcd_port, self._peer_port = _free_ports(3)
         self.authority = Authority()

@@ -11,7 +11,7 @@ import json
 from meshstrap.kube.connect import Client
 
 from .apiserver import ApiServer
-from .objects import Item, changes, config_map, container, deployment, fields, live, outcome, put, secret
+from .objects import Item, changes, config_map, container, deployment, fields, live, outcome, patch, put, secret
 
 
 def _client_side(api_server: ApiServer, item: Item) -> None:
@@ -130,3 +130,23 @@ def test_declaring_a_value_that_stood_as_a_default_is_a_change_of_ownership(clie
     assert change.note == "same values; which fields are declared changes"
     put(client, item)
     assert outcome(client, item) == "unchanged"
+
+
+def test_what_we_wrote_by_other_means_than_apply_gives_way(client: Client, namespace: str) -> None:
+    item = config_map("labelled", namespace, a="1")
+    item["metadata"]["labels"] = {"mode": "on"}
+    put(client, item)
+    path = f"/api/v1/namespaces/{namespace}/configmaps/labelled"
+    patch(client, path, {"metadata": {"labels": {"mode": "off", "more": "kept"}}}, manager="meshstrap")
+    assert fields(client, item) == ['.metadata.labels.mode: "off" -> "on"']
+    put(client, item)
+    assert live(client, path)["metadata"]["labels"] == {"mode": "on", "more": "kept"}
+
+
+def test_a_manager_named_to_be_taken_over_is_no_conflict(client: Client, namespace: str) -> None:
+    put(client, config_map("theirs", namespace, a="1"), manager="other-tool")
+    mine = config_map("theirs", namespace, a="2")
+    [change] = changes(client, mine, take_over=["other-tool"])
+    assert change.note == "taken over from other-tool"
+    put(client, mine, take_over=["other-tool"])
+    assert outcome(client, mine) == "unchanged"

@@ -111,7 +111,7 @@ def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: 
     resource = change.resource or client.resource(ref.api_version, ref.kind)
     if resource.namespaced and not ref.namespace:
         ref = replace(ref, namespace=plan.namespace)
-    foreign = [conflict for conflict in change.conflicts if not conflict.by_hand]
+    foreign = [conflict for conflict in change.conflicts if conflict.foreign]
     if foreign and not force:
         raise _Refused(_conflict_words(foreign))
     if change.terminating and (left := wait_gone(client, {ref: resource}, time.monotonic() + timeout)):

@@ -72,7 +72,7 @@ def applied_fields(item: Mapping[str, Any], manager: str) -> FieldSet:
 
 def managed_fields(item: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the entries of metadata.managedFields."""
-    entries: list[dict[str, Any]] = item["metadata"].get("managedFields") or []
+    entries: list[dict[str, Any]] = item.get("metadata", {}).get("managedFields") or []
     return entries
 
 

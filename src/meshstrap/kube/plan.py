@@ -57,15 +57,14 @@ _WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguratio
 
 @dataclass(frozen=True)
 class Conflict:
-    """A field that we declare and another field manager holds with another value."""
+    """A field that we declare and another field manager holds with another value.
+
+    A program's hold (`foreign`) is respected unless forced. What a person did with kubectl is drift, and put back.
+    """
 
     manager: str
     field: str
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether a person did it with kubectl: drift, put back like any other; a program's hold is respected."""
-        return self.manager.startswith("kubectl-")
+    foreign: bool
 
     @override
     def __str__(self) -> str:
@@ -220,14 +219,21 @@ def dry_run(
     return answer
 
 
-def conflicts_in(error: ApiError) -> tuple[Conflict, ...]:
-    """Return who holds what, from a conflict that the server reports."""
-    return tuple(
-        Conflict(match[1] if match else cause.message, cause.field)
-        for cause in error.causes
-        if cause.reason == "FieldManagerConflict"
-        for match in [re.match(r'conflict with "([^"]*)"', cause.message)]
-    )
+def conflicts_in(error: ApiError, yielding: Collection[str] = ()) -> tuple[Conflict, ...]:
+    """Return who holds what, from a conflict that the server reports.
+
+    Args:
+        error: the server's refusal.
+        yielding: managers that give way besides kubectl: ourselves (by other means than apply), and those whose
+            fields are taken over.
+    """
+    found = []
+    for cause in error.causes:
+        if cause.reason == "FieldManagerConflict":
+            match = re.match(r'conflict with "([^"]*)"', cause.message)
+            holder = match[1] if match else cause.message
+            found.append(Conflict(holder, cause.field, not holder.startswith("kubectl-") and holder not in yielding))
+    return tuple(found)
 
 
 def words(error: Exception, body: Mapping[str, Any]) -> str:
@@ -332,6 +338,7 @@ def _change(
     if live is not None and ref.kind in _WEBHOOK_KINDS:
         body = _without_cluster_fields(body, live, manager)
         base = replace(base, body=body)
+    taken = tuple(sorted({entry["manager"] for entry in entries_to_take(live or {}, take_over)}))
     conflicts: tuple[Conflict, ...] = ()
     try:
         try:
@@ -339,7 +346,7 @@ def _change(
         except ApiError as error:
             if not error.conflict:
                 raise
-            conflicts = conflicts_in(error)
+            conflicts = conflicts_in(error, (manager, *taken))
             planned = dry_run(client, resource, ref, body, manager, force=True)
     except ApiError as error:
         if error.namespace_missing:
@@ -349,7 +356,6 @@ def _change(
         return base
     fields = differences(live, planned, manager)
     ours, wanted = applied_fields(live, manager), applied_fields(planned, manager)
-    taken = tuple(sorted({entry["manager"] for entry in entries_to_take(live, take_over)}))
     notes = []
     if taken:
         fields += _dropped_by_take_over(live, planned, manager, take_over)
@@ -361,9 +367,9 @@ def _change(
         notes.append("same values; which fields are declared changes")
     if not fields and not taken and ours == wanted:
         return replace(base, outcome="unchanged")
-    if not taken and (hands := sorted({conflict.manager for conflict in conflicts if conflict.by_hand})):
+    if not taken and (hands := sorted({conflict.manager for conflict in conflicts if not conflict.foreign})):
         notes.append(f"changed by hand ({', '.join(hands)})")
-    notes += [str(conflict) for conflict in conflicts if not conflict.by_hand]
+    notes += [str(conflict) for conflict in conflicts if conflict.foreign]
     before, after = project(live, union([ours, wanted])), project(planned, wanted)
     if ref.kind == "Secret":
         fields = [masked(field) for field in fields]

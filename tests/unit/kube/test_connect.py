@@ -61,10 +61,11 @@ def test_who_holds_what() -> None:
     ]
     error = ApiError(409, "Conflict", "two conflicts", details={"causes": causes})
     found = conflicts_in(error)
+    assert not any(one.foreign for one in conflicts_in(error, ["helm"]))
     assert error.conflict
-    assert [(one.manager, one.field, one.by_hand) for one in found] == [
-        ("kubectl-edit", ".spec.replicas", True),
-        ("helm", ".data.a", False),
+    assert [(one.manager, one.field, one.foreign) for one in found] == [
+        ("kubectl-edit", ".spec.replicas", False),
+        ("helm", ".data.a", True),
     ]
     assert not ApiError(409, "AlreadyExists", "there").conflict
 
