@@ -285,7 +285,7 @@ def init(
         takes_pods=not host.inventory.groups.get("workers"),
     )
     if phase(member) == "unfinished":
-        host.log("an earlier run was stopped while it made the control plane: it is made anew")
+        host.log("an earlier run was stopped while it made the control plane: taken up from there")
     yield FunctionCommand(_init, (documents, cluster_name, tuple(ignore_preflight_errors)), {})
 
 
@@ -329,7 +329,7 @@ def join(cluster_name: str, ignore_preflight_errors: Sequence[str]) -> Generator
             yield failure(problem)
             return
     if phase(member) == "unfinished":
-        host.log("an earlier run was stopped while this node joined: it joins anew")
+        host.log("an earlier run was stopped while this node joined: taken up from there")
     yield FunctionCommand(
         _join, (leader, address, leader_address, member["hostname"], cluster_name, tuple(ignore_preflight_errors)), {}
     )
