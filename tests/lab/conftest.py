@@ -40,6 +40,8 @@ class Run:
         return [name for name, each in self._results() if each["error"]]
 
     def _results(self) -> list[tuple[str, dict[str, Any]]]:
+        # There are none when every host failed, or when data were refused.
+        assert self.document.get("results"), self.said
         return [(each["name"], each) for each in self.document["results"]["operations"]]
 
 
