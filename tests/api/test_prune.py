@@ -105,8 +105,16 @@ def test_namespaces_go_only_when_told(client: Client) -> None:
     space: Item = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "prune-space"}}
     put(client, space, owner="prune-space")
     assert plan(client, [], owner="prune-space", prune=True).changes == ()
-    told = plan(client, [], owner="prune-space", prune=True, prune_namespaces=True)
+    told = plan(client, [], owner="prune-space", prune=True, prune_all=True)
     assert [str(change) for change in told.changes] == ["Namespace/prune-space deleted"]
+
+
+def test_definitions_go_only_when_told(client: Client) -> None:
+    kind = definition("told.example.org", "Told")
+    put(client, kind, owner="told")
+    assert plan(client, [], owner="told", prune=True).changes == ()
+    told = plan(client, [], owner="told", prune=True, prune_all=True)
+    assert [change.ref.kind for change in told.changes] == ["CustomResourceDefinition"]
 
 
 def test_deleting_waits_until_all_is_gone(client: Client, namespace: str) -> None:

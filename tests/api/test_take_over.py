@@ -6,6 +6,7 @@ still holds it.
 
 from __future__ import annotations
 
+import copy
 import json
 
 from meshstrap.kube.connect import Client
@@ -92,7 +93,7 @@ def test_objects_of_another_tool_are_shared_and_said_so(client: Client, namespac
     mine = config_map("theirs", namespace, a="1")
     [change] = changes(client, mine)
     assert (change.outcome, change.fields) == ("configured", ())
-    assert change.note == "first applied by meshstrap; made by other-tool"
+    assert change.note == "first applied by meshstrap; written so far by other-tool"
     put(client, mine)
     assert outcome(client, mine) == "unchanged"
     assert live(client, f"/api/v1/namespaces/{namespace}/configmaps/theirs")["data"] == {"a": "1", "b": "2"}
@@ -150,3 +151,44 @@ def test_a_manager_named_to_be_taken_over_is_no_conflict(client: Client, namespa
     assert change.note == "taken over from other-tool"
     put(client, mine, take_over=["other-tool"])
     assert outcome(client, mine) == "unchanged"
+
+
+def test_what_another_tool_made_goes_when_we_drop_it_and_what_we_never_declared_stays(
+    client: Client, namespace: str
+) -> None:
+    env = [{"name": "ONE", "value": "1"}, {"name": "TWO", "value": "2"}]
+    item = deployment("made", namespace, env=env)
+    item["metadata"]["labels"] = {"ours": "1"}
+    sidecar = {"name": "sidecar", "image": "example.org/sidecar:1"}
+    item["spec"]["template"]["spec"]["containers"].append(sidecar)
+    theirs = copy.deepcopy(item)
+    theirs["metadata"]["labels"]["theirs"] = "2"
+    theirs["spec"]["revisionHistoryLimit"] = 3
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    client.request("POST", path, query={"fieldManager": "OpenAPI-Generator"}, body=theirs)
+
+    [change] = changes(client, item)
+    assert (change.outcome, change.fields) == ("configured", ())
+    assert change.note == "first applied by meshstrap; written so far by OpenAPI-Generator"
+    put(client, item)
+    assert outcome(client, item) == "unchanged"
+
+    fewer = deployment("made", namespace, env=env[:1])
+    put(client, fewer)
+    stored = live(client, f"{path}/made")
+    assert stored["metadata"]["labels"] == {"theirs": "2"}
+    assert [found["name"] for found in stored["spec"]["template"]["spec"]["containers"]] == ["app"]
+    assert container(stored)["env"] == env[:1]
+    assert stored["spec"]["revisionHistoryLimit"] == 3
+    assert outcome(client, fewer) == "unchanged"
+
+
+def test_the_only_field_that_another_tool_wrote_becomes_ours(client: Client, namespace: str) -> None:
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    item = config_map("small", namespace, a="1")
+    client.request("POST", path, query={"fieldManager": "OpenAPI-Generator"}, body=item)
+    put(client, item)
+    assert [entry["manager"] for entry in live(client, f"{path}/small")["metadata"]["managedFields"]] == ["meshstrap"]
+    assert outcome(client, item) == "unchanged"
+    put(client, config_map("small", namespace))
+    assert "data" not in live(client, f"{path}/small")

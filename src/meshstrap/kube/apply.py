@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from meshstrap.kube.compare import FieldSet, managed_fields, union
+from meshstrap.kube.compare import FieldSet, applied_fields, managed_fields, union, without
 from meshstrap.kube.connect import APPLY_PATCH, JSON_PATCH, Client
 from meshstrap.kube.delete import DeleteFailed, delete, wait_gone
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
 from meshstrap.kube.parallel import finished
-from meshstrap.kube.plan import Change, Plan, conflicts_in, entries_to_take, words
+from meshstrap.kube.plan import Change, Plan, conflicts_in, dry_run, entries_to_take, words
 from meshstrap.kube.query import read
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.stages import stages
@@ -116,8 +116,8 @@ def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: 
         raise _Refused(_conflict_words(foreign))
     if change.terminating and (left := wait_gone(client, {ref: resource}, time.monotonic() + timeout)):
         raise _Refused(left[ref])
-    if change.taken_over:
-        _take_over(client, resource, ref, change.taken_over, plan.manager)
+    if change.taken_over or (change.first and change.outcome == "configured"):
+        _take_over(client, resource, ref, change, plan.manager)
     path = resource.path(ref.namespace, ref.name)
     query = {"fieldManager": plan.manager, "force": "true" if force or change.conflicts else "false"}
     deadline = time.monotonic() + _ESTABLISH
@@ -155,20 +155,22 @@ def _conflict_words(conflicts: Collection[Any]) -> str:
     return f"conflict: {listed}. Take the field out of the declaration, or take it over with force=True"
 
 
-def _take_over(client: Client, resource: Resource, ref: Ref, managers: Collection[str], manager: str) -> None:
-    """Hand the fields of client-side apply (or another manager) over to ours, as `kubectl apply --server-side` does.
+def _take_over(client: Client, resource: Resource, ref: Ref, change: Change, manager: str) -> None:
+    """Hand fields of others over to us, as `kubectl apply --server-side` does for client-side apply.
 
-    Only metadata.managedFields is rewritten; the apply that follows then removes what is no longer declared.
+    Only metadata.managedFields is rewritten. What client-side apply (or a manager named to be taken over) held is ours,
+    and the apply that follows removes what of it is not declared. Other writers, when we apply an object for the
+    first time, keep what we do not declare: what we declare would otherwise stay when we drop it.
     """
     while True:
         live = read(client, resource, ref.namespace, ref.name)
         if live is None:
             return
-        taken = entries_to_take(live, managers)
-        if not taken:
+        entries = _handed_over(client, resource, ref, live, change, manager)
+        if entries == managed_fields(live):
             return
         patch = [
-            {"op": "replace", "path": "/metadata/managedFields", "value": _handed_over(live, taken, manager)},
+            {"op": "replace", "path": "/metadata/managedFields", "value": entries},
             # Refused if anybody wrote in between: then all is read again.
             {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
         ]
@@ -187,19 +189,40 @@ def _take_over(client: Client, resource: Resource, ref: Ref, managers: Collectio
             return
 
 
-def _handed_over(live: Mapping[str, Any], taken: list[dict[str, Any]], manager: str) -> list[dict[str, Any]]:
-    """Return managedFields with the taken entries' fields in our Apply entry."""
+def _handed_over(
+    client: Client, resource: Resource, ref: Ref, live: Mapping[str, Any], change: Change, manager: str
+) -> list[dict[str, Any]]:
+    """Return managedFields as they are to be before our apply."""
+    taken = entries_to_take(live, change.taken_over)
     rest = [entry for entry in managed_fields(live) if entry not in taken]
-    ours = next((entry for entry in rest if entry.get("manager") == manager and entry["operation"] == "Apply"), None)
-    if ours is None:
-        entry = copy.deepcopy(taken[0])
-        entry.update(manager=manager, operation="Apply")
-    else:
-        rest.remove(ours)
-        entry = copy.deepcopy(ours)
-    sets: list[FieldSet] = [entry.get("fieldsV1") or {}, *(item.get("fieldsV1") or {} for item in taken)]
-    entry["fieldsV1"] = union(sets)
-    return [entry, *rest]
+    if change.first:
+        planned = dry_run(client, resource, ref, change.body or {}, manager, force=True)
+        rest = _yielded(rest, applied_fields(planned, manager)) + _applied(planned, manager)
+    if not taken:
+        return rest
+    ours = _applied({"metadata": {"managedFields": rest}}, manager)
+    entry = copy.deepcopy((ours or taken)[0])
+    entry.update(manager=manager, operation="Apply")
+    entry["fieldsV1"] = union(item.get("fieldsV1") or {} for item in [entry, *taken])
+    return [entry, *(item for item in rest if item not in ours)]
+
+
+def _applied(item: Mapping[str, Any], manager: str) -> list[dict[str, Any]]:
+    """Return a manager's entries by apply: one, or none."""
+    entries = managed_fields(item)
+    return [entry for entry in entries if entry.get("manager") == manager and entry.get("operation") == "Apply"]
+
+
+def _yielded(entries: list[dict[str, Any]], ours: FieldSet) -> list[dict[str, Any]]:
+    """Return entries without our fields, of those who wrote them once; who applies by declaration keeps sharing."""
+    kept = []
+    for entry in entries:
+        if entry.get("operation") == "Update" and not entry.get("subresource"):
+            fields = without(entry.get("fieldsV1") or {}, ours)
+            kept += [{**entry, "fieldsV1": fields}] if fields else []
+        else:
+            kept.append(entry)
+    return kept
 
 
 def _wait_established(client: Client, definitions: Collection[Change]) -> dict[Ref, str]:

@@ -96,6 +96,25 @@ def difference(fields: FieldSet, others: FieldSet) -> FieldSet:
     return rest
 
 
+def without(fields: FieldSet, ours: FieldSet) -> FieldSet:
+    """Return what another manager keeps of its fields when ours become ours alone.
+
+    An item of a list that is ours goes with all that is in it: a default in it that another manager is recorded for
+    would keep the item alive after we drop it.
+    """
+    rest: FieldSet = {}
+    for key, below in fields.items():
+        if key not in ours:
+            rest[key] = below
+            continue
+        ours_whole = key.startswith("k:") and "." in ours[key]
+        inner = {} if ours_whole or not ours[key] else without(below, ours[key])
+        # A mapping in which only ours is left is nothing of theirs.
+        if inner and set(inner) != {"."}:
+            rest[key] = inner
+    return rest
+
+
 def leaves(item: Mapping[str, Any], fields: FieldSet) -> list[Field]:
     """Return the fields of a set that an object holds, as fields that would go away."""
     return list(_leaves("", item, fields))

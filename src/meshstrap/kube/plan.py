@@ -77,7 +77,8 @@ class Change:
 
     `fields` are what differs (for configured ones), `note` says what else a person should know, `error` holds the
     server's words where it refuses the object, `conflicts` who holds fields that we declare. `body` is what is
-    sent, `taken_over` names the client-side managers whose fields become ours. `before` and `after` are the object's
+    sent, `taken_over` names the client-side managers whose fields become ours, `first` says that our manager never
+    applied the object before. `before` and `after` are the object's
     declared fields in the cluster and as they will be, for `diff.unified`; Secrets are masked in them.
     """
 
@@ -88,6 +89,7 @@ class Change:
     error: str = ""
     conflicts: tuple[Conflict, ...] = ()
     taken_over: tuple[str, ...] = ()
+    first: bool = False
     terminating: bool = False
     body: Mapping[str, Any] | None = None
     resource: Resource | None = None
@@ -154,7 +156,7 @@ def plan(
     manager: str = MANAGER,
     owner: str | None = None,
     prune: bool = False,
-    prune_namespaces: bool = False,
+    prune_all: bool = False,
     namespace: str = "default",
     take_over: Collection[str] = (),
 ) -> Plan:
@@ -169,7 +171,7 @@ def plan(
         manager: our field manager's name, the same for ever.
         owner: name of this set, put on each object as the label meshstrap.dev/owner.
         prune: whether objects that carry the owner's label and are no longer declared are to be deleted.
-        prune_namespaces: whether that goes for namespaces too, with all that is in them.
+        prune_all: whether that goes for namespaces and definitions of kinds too: everybody's objects go with them.
         namespace: for objects of namespaced kinds that name none.
         take_over: further field managers whose fields become ours, besides kubectl's client-side apply.
 
@@ -203,7 +205,7 @@ def plan(
         changes += [
             Change(ref, "deleted", resource=resource)
             for ref, resource in orphans(client, f"{OWNER_LABEL}={owner}", manager, keep)
-            if prune_namespaces or ref.kind != "Namespace"
+            if prune_all or ref.kind not in ("CustomResourceDefinition", "Namespace")
         ]
     return Plan(tuple(changes), manager, namespace)
 
@@ -362,7 +364,7 @@ def _change(
         notes.append(f"taken over from {', '.join(taken)}")
     elif not ours and wanted and not conflicts:
         others = sorted({entry.get("manager", "") for entry in managed_fields(live) if not entry.get("subresource")})
-        notes.append(f"first applied by {manager}; made by {', '.join(others) or 'an unknown manager'}")
+        notes.append(f"first applied by {manager}; written so far by {', '.join(others) or 'nobody known'}")
     elif ours != wanted and not fields and not conflicts:
         notes.append("same values; which fields are declared changes")
     if not fields and not taken and ours == wanted:
@@ -380,6 +382,7 @@ def _change(
         note="; ".join(notes),
         conflicts=conflicts,
         taken_over=taken,
+        first=not ours,
         before=before,
         after=after,
     )

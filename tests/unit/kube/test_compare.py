@@ -14,6 +14,7 @@ from meshstrap.kube.compare import (
     leaves,
     masked,
     union,
+    without,
 )
 
 OURS: dict[str, Any] = {
@@ -89,6 +90,25 @@ def test_field_sets() -> None:
     assert difference(one, one) == {}
     # Nothing that was put in is altered.
     assert one == {"f:a": {"f:b": {}}, "f:c": {}} and two == {"f:a": {"f:d": {}}}
+
+
+def test_what_others_keep_when_ours_become_ours() -> None:
+    theirs: dict[str, Any] = {
+        "f:spec": {
+            "f:replicas": {},
+            "f:other": {},
+            "f:http": {"f:deep": {}},
+            "f:ports": {
+                'k:{"port":80,"protocol":"TCP"}': {".": {}, "f:port": {}, "f:nodePort": {}},
+                'k:{"port":81,"protocol":"TCP"}': {".": {}, "f:port": {}},
+            },
+        },
+        "f:status": {},
+    }
+    assert without(theirs, OURS) == {
+        "f:spec": {"f:other": {}, "f:ports": {'k:{"port":81,"protocol":"TCP"}': {".": {}, "f:port": {}}}},
+        "f:status": {},
+    }
 
 
 def test_what_a_declaration_spells_out() -> None:
