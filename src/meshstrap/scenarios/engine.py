@@ -1,4 +1,6 @@
-"""Run a scenario's proof: preflight, converge, control, probe, collect, judge; only converge is ever retried.
+"""Run a scenario's proof, phase by phase: preflight, compare, ready, converge, control, probe, collect, judge.
+
+Waiting for the cluster (ready, converge, collect) is bounded; a probe is never repeated until it pleases.
 
 A scenario is a folder with `manifests.yaml` and a subclass of `Scenario`. What it claims and how it looks is its own;
 the order of the phases, the deadlines, the evidence file and what an interrupted look means are here, once.
@@ -21,6 +23,7 @@ from meshstrap.evidence.verdict import Outcome, Verdict
 from meshstrap.kube import manifests, query
 from meshstrap.kube.errors import KubeError
 from meshstrap.kube.plan import Change, plan
+from meshstrap.kube.wait import NotReady, wait
 from meshstrap.mesh import gateway
 from meshstrap.mesh.errors import MeshError
 from meshstrap.scenarios import ingress
@@ -228,6 +231,17 @@ def _phases(
             f"the cluster does not hold what is declared: {drift[0]}",
             "every declared object is on the cluster as declared, by the API server's own dry-run",
             tuple(drift[1:]),
+        )
+    phase.begin("ready")
+    try:
+        # A rollout that is under way still has pods of the old template, which are not what was declared.
+        wait(site.client, objects, timeout=CONVERGE_SECONDS)
+    except NotReady as error:
+        return Verdict(
+            Outcome.FAIL,
+            "what is declared is not ready: " + " ".join(str(error).splitlines()[:2]),
+            f"every declared object is ready, and its rollout over, within {CONVERGE_SECONDS:g} s",
+            tuple(str(error).splitlines()[2:]),
         )
     phase.begin("converge")
     differences = converge(lambda: scenario.differences(site, objects), site)

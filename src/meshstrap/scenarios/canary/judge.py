@@ -82,7 +82,7 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
         outcome = Outcome.FAIL
     lines = [
         *(failures if outcome is Outcome.FAIL else gaps)[1:],
-        *(split["text"] for split in splits if split["text"] != summary),
+        *(split["text"] for split in splits if split["text"] != summary and split["v1"] + split["v2"]),
         *(_witnesses(series, seen) for series, seen in zip(rounds, tallies, strict=True)),
         *(control_lines if control is Outcome.PASS else []),
     ]
@@ -103,6 +103,13 @@ def _split(weight: int, series: Mapping[str, Any], seen: Tally) -> dict[str, Any
     low, high = confidence_interval(count, answered, float(alpha)) if answered else (0.0, 1.0)
     share = f"{100 * count / answered:.1f} %" if answered else "nothing"
     inside = answered == n and count in region
+    if weight in (0, 100):
+        held = ""
+    else:
+        held = (
+            f": {'inside' if inside else 'OUTSIDE'} the accepted {region.text} of {n} (alpha {float(alpha):g});"
+            f" {100 * (1 - float(alpha)):g} % interval {100 * low:.1f} to {100 * high:.1f} %"
+        )
     return {
         "n": n,
         "alpha": float(alpha),
@@ -112,11 +119,7 @@ def _split(weight: int, series: Mapping[str, Any], seen: Tally) -> dict[str, Any
         "interval": [low, high],
         # A series with fewer known answers than requests is judged by its failures and gaps, never by its counts.
         "inside": inside,
-        "text": (
-            f"v2 answered {count} of {answered} ({share}), declared {weight} %: {'inside' if inside else 'OUTSIDE'}"
-            f" the accepted {region.text} of {n} (alpha {float(alpha):g}); {100 * (1 - float(alpha)):g} % interval"
-            f" {100 * low:.1f} to {100 * high:.1f} %"
-        ),
+        "text": f"v2 answered {count} of {answered} ({share}), declared {weight} %{held}",
     }
 
 
