@@ -161,10 +161,11 @@ def _control(control: Mapping[str, Any]) -> tuple[Outcome, list[str]]:
             asked += 1
     absent = set(SUBSETS) - {reply["subset"] for reply in control["replies"]}
     unasked += [f"control: no pod of subset {subset} could be asked directly" for subset in sorted(absent)]
+    # Each pod is asked several times; what it does wrong is said once.
     if wrong:
-        return Outcome.FAIL, wrong
+        return Outcome.FAIL, list(dict.fromkeys(wrong))
     if unasked:
-        return Outcome.INCONCLUSIVE, unasked
+        return Outcome.INCONCLUSIVE, list(dict.fromkeys(unasked))
     return Outcome.PASS, [f"control: asked directly, each version names itself and only itself ({asked} of {asked})"]
 
 
