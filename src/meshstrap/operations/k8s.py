@@ -91,7 +91,7 @@ def manifests(
         return
     try:
         client = api_server.client(host)
-        planned = _keeping_definitions(plan(client, declared, owner=owner, prune=prune, namespace=where))
+        planned = plan(client, declared, owner=owner, prune=prune, namespace=where)
     except ERRORS as error:
         yield unplanned(error, declared)
         return
@@ -224,15 +224,6 @@ def _show_change(change: Change) -> None:
         host.log(f"{'':<11}   ... and {len(change.fields) - limit} more fields (--diff)")
     if change.error:
         host.log(f"{'':<11}   refused as things stand: {change.error}", logger.warning)
-
-
-def _keeping_definitions(planned: Plan) -> Plan:
-    kept = [
-        change
-        for change in planned.changes
-        if change.outcome != "deleted" or change.ref.kind != "CustomResourceDefinition"
-    ]
-    return replace(planned, changes=tuple(kept))
 
 
 def _absent(declared: Sequence[Object], namespace: str, timeout: float) -> Generator[PyinfraCommand, None, None]:

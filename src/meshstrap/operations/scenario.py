@@ -92,7 +92,7 @@ def _absent(*, scenario: str) -> Generator[PyinfraCommand, None, None]:
     found = _found(scenario)
     try:
         client = api_server.client(host)
-        planned = plan(client, [], owner=found.owner, prune=True, prune_namespaces=True)
+        planned = plan(client, [], owner=found.owner, prune=True, prune_all=True)
         if planned.pending:
             k8s.show(planned)
             yield k8s.command(lambda: _take_away(client, planned, found))
