@@ -97,13 +97,7 @@ class Client:
         Raises UnsupportedVersion below Kubernetes 1.22, and what `request` raises.
         """
         if self._discovery.version is None:
-            answer = self.request("GET", "/version")
-            minor = int(re.sub(r"\D.*", "", answer["minor"]) or 0)
-            if (int(answer["major"]), minor) < (1, 22):
-                raise UnsupportedVersion(
-                    f"{self.address} runs Kubernetes {answer['gitVersion']}; server-side apply needs 1.22 or newer"
-                )
-            self._discovery.version = str(answer["gitVersion"])
+            self._discovery.version = supported(self.request("GET", "/version"), self.address)
         return self._discovery.version
 
     def resource(self, api_version: str, kind: str) -> Resource:
@@ -228,6 +222,18 @@ class Client:
             f"TLS with the API server at {self.address} failed: {_plain(error)}. The kubeconfig's CA and client "
             f"certificate must be this cluster's, and the server's certificate must carry the name {name!r}"
         )
+
+
+def supported(answer: Mapping[str, Any], address: str) -> str:
+    """Return the version in a server's answer to GET /version, such as "v1.34.10" (some add "+" to the minor).
+
+    Raises UnsupportedVersion below Kubernetes 1.22, where server-side apply was not yet what it is.
+    """
+    version = str(answer.get("gitVersion"))
+    numbers = [int(re.sub(r"\D.*", "", str(answer.get(part, ""))) or 0) for part in ("major", "minor")]
+    if numbers < [1, 22]:
+        raise UnsupportedVersion(f"{address} runs Kubernetes {version}; server-side apply needs 1.22 or newer")
+    return version
 
 
 def connect(

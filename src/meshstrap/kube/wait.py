@@ -54,7 +54,7 @@ def wait(
     objects: Iterable[Mapping[str, Any] | Ref],
     *,
     timeout: float = 300.0,
-    poll: float = 0.3,
+    poll: float = 0.2,
     unschedulable: float = 10.0,
     namespace: str = "default",
     progress: Callable[[Mapping[Ref, State]], None] | None = None,

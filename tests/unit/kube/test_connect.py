@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from meshstrap.kube.connect import _refusal, _transient
+from meshstrap.kube.connect import _refusal, _transient, supported
 from meshstrap.kube.discovery import Resource
-from meshstrap.kube.errors import ApiError, KubeError
+from meshstrap.kube.errors import ApiError, KubeError, UnsupportedVersion
 from meshstrap.kube.exec import exit_code
 from meshstrap.kube.plan import conflicts_in, words
 from meshstrap.kube.ref import Ref
@@ -122,3 +122,13 @@ def test_exit_codes() -> None:
     assert exit_code(failed) == 7
     with pytest.raises(ApiError, match="no such program"):
         exit_code({"status": "Failure", "reason": "InternalError", "message": "no such program", "code": 500})
+
+
+def test_versions() -> None:
+    def answer(minor: str) -> dict[str, str]:
+        return {"major": "1", "minor": minor, "gitVersion": f"v1.{minor}.3"}
+
+    assert supported(answer("34"), "here") == "v1.34.3"
+    assert supported(answer("22+"), "here") == "v1.22+.3"
+    with pytest.raises(UnsupportedVersion, match=r"here runs Kubernetes v1\.21\.3; server-side apply needs 1\.22"):
+        supported(answer("21"), "here")
