@@ -152,7 +152,7 @@ def test_lines_that_went_with_a_gateway_pod_say_so() -> None:
     seen["rounds"][0].update(log={}, gateways_after=["gw-2"])
     verdict = judge(seen)
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert "the gateway's pods changed meanwhile: gw-1 before, gw-2 after" in verdict.lines
+    assert verdict.summary == "the gateway's pods changed meanwhile: gw-1 before, gw-2 after"
 
 
 def change_request(**changes: Any) -> Callable[[dict[str, Any]], None]:

@@ -60,12 +60,12 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
     failures = [line for seen in tallies for line in seen.failures]
     gaps = [line for seen in tallies for line in seen.gaps]
     if gaps:
-        gaps += [
+        gaps = [
             f"the gateway's pods changed meanwhile: {', '.join(series['gateways'])} before,"
             f" {', '.join(series['gateways_after']) or 'none'} after"
             for series in rounds
             if series["gateways"] != series["gateways_after"]
-        ]
+        ] + gaps
     splits = [_split(weight, series, seen) for series, seen in zip(rounds, tallies, strict=True)]
     if control is Outcome.FAIL:
         failures = [*control_lines, *failures]
