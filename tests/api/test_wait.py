@@ -212,6 +212,15 @@ class TestDeployment:
         rollout.status(replicas=2, updatedReplicas=1)
         assert "1 old Pods are still there (Pod web-b: app ContainerCreating)" in _reason(client, rollout.ref)
 
+    def test_a_former_declarations_broken_pods_do_not_count(self, client: Client, namespace: str) -> None:
+        """Between our repair and the controller's next look, the broken revision is still the newest."""
+        rollout = _Rollout(client, namespace)
+        _pod(client, namespace, "web-a", rollout.revision(1), _waiting("ImagePullBackOff"))
+        rollout.status(replicas=1, updatedReplicas=1)
+        assert "image" in _fails(client, rollout.ref)
+        patch(client, rollout.path, {"spec": {"minReadySeconds": 1}}, manager="somebody")
+        assert "its controller has not seen it yet" in _reason(client, rollout.ref)
+
     def test_gives_up_where_no_node_takes_a_pod(self, client: Client, namespace: str) -> None:
         rollout = _Rollout(client, namespace)
         message = "0/2 nodes are available: 2 Insufficient memory."

@@ -40,6 +40,10 @@ class State:
     failed: bool = False
 
 
+# What stands behind such an object still belongs to its former declaration.
+_UNSEEN = State(False, "its controller has not seen it yet")
+
+
 class NotReady(KubeError):
     """Objects that are not ready: `states` maps each to how far it is (those that failed have `failed` set)."""
 
@@ -106,7 +110,7 @@ def state(item: Item) -> State:
     # Workload controllers always report the generation they saw; other kinds only may.
     behind = observed < generation if observed is not None else rule in _WORKLOAD_RULES
     if behind:
-        return State(False, "its controller has not seen it yet")
+        return _UNSEEN
     return (rule or _by_conditions)(item.get("spec") or {}, status)
 
 
@@ -153,7 +157,7 @@ class _Inspector:
             if item is None:
                 return State(False, "is not there")
             found = state(item)
-            return found if found.ready or found.failed else self._behind(ref, item, found)
+            return found if found.ready or found.failed or found == _UNSEEN else self._behind(ref, item, found)
 
         ordered = list(refs)
         return dict(zip(ordered, each(one, ordered), strict=True))
