@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from meshstrap.kube.apply import ApplyFailed, apply
 from meshstrap.kube.connect import Client
+from meshstrap.kube.delete import delete
 from meshstrap.kube.plan import Plan, plan
 from meshstrap.kube.ref import Ref
 
@@ -116,6 +117,24 @@ def test_a_definition_and_its_objects_in_one_set(client: Client, namespace: str)
     assert [change.outcome for change in changes(client, widget, kind)] == ["unchanged", "unchanged"]
     widget["spec"] = {"size": 4}
     assert fields(client, widget) == [".spec.size: 3 -> 4"]
+
+
+def test_a_definition_that_went_away_meanwhile(client: Client, namespace: str) -> None:
+    kind = definition("away.example.org", "Passing")
+    item = {
+        "apiVersion": "away.example.org/v1",
+        "kind": "Passing",
+        "metadata": {"name": "one", "namespace": namespace},
+    }
+    put(client, kind, item)
+    delete(client, [Ref.of(kind)])
+    deadline = time.monotonic() + 15
+    while (change := changes(client, item)[0]).note != "its kind is not there yet":
+        assert time.monotonic() < deadline, change
+        time.sleep(0.1)
+    assert (change.outcome, change.error) == ("created", "")
+    put(client, kind, item)
+    assert outcome(client, item) == "unchanged"
 
 
 def test_a_kind_that_nobody_defines(client: Client, namespace: str) -> None:

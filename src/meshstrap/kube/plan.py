@@ -353,6 +353,9 @@ def _change(
     except ApiError as error:
         if error.namespace_missing:
             return replace(base, outcome="created", note=f"namespace {ref.namespace} is not there yet")
+        if error.status == 404:
+            # Its definition went away since the kind was discovered.
+            return replace(base, outcome="created", note="its kind is not there yet")
         return replace(base, error=words(error, body), conflicts=conflicts)
     if live is None:
         return base
