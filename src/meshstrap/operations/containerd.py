@@ -194,9 +194,10 @@ def images(bundle: str, kubernetes_version: str) -> Generator[PyinfraCommand, No
     if todo.send:
         if not executing() or not host.state.check_for_changes:
             host.log(f"{len(todo.send)} images to send ({todo.size / 1e6:.0f} MB), {len(todo.present)} are there")
+        if executing() and not _answers():
+            yield failure(f"{host.name}: there is no containerd; run deploys/runtime.py first")
+            return
         yield FunctionCommand(_import, (store, todo), {})
-    to_pin = [*unpinned, *(image.reference for image in todo.send)]
-    yield StringCommand("sh", "-c", QuoteString(_PIN), "pin", *(QuoteString(reference) for reference in to_pin))
     on_node = host.get_fact(facts.Images)
     lacking = undelivered([*todo.send, *todo.present], on_node)
     if lacking:
@@ -204,6 +205,9 @@ def images(bundle: str, kubernetes_version: str) -> Generator[PyinfraCommand, No
             f"{host.name}: containerd took the images without an error, but does not have: {', '.join(lacking)}.\n"
             "Look at free disk and at `journalctl -u containerd` on the node, then run this again."
         )
+        return
+    to_pin = [image.reference for image in (*todo.present, *todo.send) if not on_node[image.reference]["pinned"]]
+    yield StringCommand("sh", "-c", QuoteString(_PIN), "pin", *(QuoteString(reference) for reference in to_pin))
 
 
 def references(
@@ -293,18 +297,23 @@ def toml(settings: Mapping[str, Any], prefix: str = "") -> str:
         prefix: the table that they stand in.
 
     """
-    # A JSON string, number, truth value or list of them is one in TOML too.
     plain = "".join(
-        f"{json.dumps(key)} = {json.dumps(value)}\n"
+        f"{_toml_value(key)} = {_toml_value(value)}\n"
         for key, value in settings.items()
         if not isinstance(value, Mapping)
     )
     tables = []
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            name = f"{prefix}.{json.dumps(key)}" if prefix else json.dumps(key)
+            name = f"{prefix}.{_toml_value(key)}" if prefix else _toml_value(key)
             tables.append(f"\n[{name}]\n{toml(value, name)}")
     return plain + "".join(tables)
+
+
+def _toml_value(value: Any) -> str:
+    # A string, number, truth value or list of them in JSON is one in TOML, but for the pairs that JSON escapes
+    # characters beyond 16 bits with, and DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def check_files(store: Store, images: Sequence[Image]) -> None:
@@ -362,6 +371,11 @@ def _import(state: State, host: Host, store: Store, todo: Plan) -> bool:
         )
     host.log(f"{len(todo.send)} images, {todo.size / 1e6:.0f} MB, in {time.monotonic() - began:.1f} s")
     return True
+
+
+def _answers() -> bool:
+    service = host.get_fact(Services, services=["containerd"]).get("containerd")
+    return service is not None and service["active"]
 
 
 def _foreign() -> str | None:

@@ -1,0 +1,58 @@
+"""We test that what a machine printed becomes data, and that a machine that says little is read too."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from meshstrap.facts.preflight import fingerprint, parse, script
+
+RECORDED = (Path(__file__).parent / "recorded" / "preflight.txt").read_text().splitlines()
+
+
+def test_a_standing_control_plane_node_is_read() -> None:
+    machine = parse(RECORDED, read_at=1795456894.5)
+    assert (machine["uid"], machine["init"], machine["os"], machine["os_version"]) == (0, "systemd", "debian", "12")
+    assert machine["platform"] == "linux/amd64"
+    assert machine["cgroup"] == 1
+    assert "memory" in machine["controllers"]
+    assert machine["memory"] == 24682416 * 1024
+    assert machine["disks"]["/var/lib/kubelet"] == {
+        "device": "/dev/vda",
+        "size": 103081248 * 1024,
+        "free": 61017824 * 1024,
+    }
+    assert machine["listening"][6443] == "kube-apiserver"
+    assert machine["listening"][33575] == "?"
+    assert machine["forward"] == "ACCEPT"
+    assert machine["modules"] == {"overlay": True, "br_netfilter": True}
+    assert machine["addresses"] == {"127.0.0.1/8": "lo", "10.244.0.1/24": "cni0", "172.29.182.10/24": "eth0"}
+    assert machine["peers"] == {"172.29.182.11": "direct reachable", "172.29.182.99": "direct unreachable"}
+    assert machine["runtimes"] == {"containerd": "ours", "kubelet": "ours"}
+    assert (machine["confs"], machine["mark"]) == (["admin", "kubelet"], "done")
+    assert machine["certificates"] == {"/etc/kubernetes/pki/apiserver.crt": 1826992587.0}
+    assert machine["host_keys"] == ["SHA256:3yzxFNOqr8ShqD8xf4POHLMSj5H42WV0gDUwQaQ4SmQ (ssh-ed25519)"]
+    assert machine["clock"] == pytest.approx(1795456894.149798)
+    assert machine["read_at"] == 1795456894.5
+
+
+def test_a_machine_that_says_nothing_is_read_as_one_that_has_nothing() -> None:
+    machine = parse([], read_at=0.0)
+    assert (machine["uid"], machine["cpus"], machine["cgroup"], machine["clock"]) == (-1, 0, 0, 0.0)
+    assert machine["modules"] == {"overlay": False, "br_netfilter": False}
+    assert machine["selinux"] == "disabled"
+    assert machine["certificates"] == {}
+    assert machine["mark"] is None
+
+
+def test_what_is_no_public_key_has_no_fingerprint() -> None:
+    assert fingerprint("") == ""
+    assert fingerprint("ssh-ed25519 not-base64!") == ""
+
+
+@pytest.mark.parametrize("peers", [[], ["192.0.2.1", "192.0.2.2"]])
+def test_the_script_is_one_that_a_posix_shell_reads(peers: list[str]) -> None:
+    read = subprocess.run(["sh", "-n"], input=script(peers), text=True, capture_output=True)
+    assert (read.returncode, read.stderr) == (0, "")

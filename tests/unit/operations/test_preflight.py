@@ -1,0 +1,263 @@
+"""We test what preflight says of a node: nothing of a good one, and of each broken one exactly what is wrong."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshstrap.facts.preflight import Machine, parse
+from meshstrap.operations.preflight import (
+    ERROR,
+    WARNING,
+    Finding,
+    Plan,
+    Role,
+    accepted,
+    judge,
+    judge_bundle,
+    judge_groups,
+    judge_plan,
+    judge_together,
+)
+
+RECORDED = Path(__file__).parents[1] / "facts" / "recorded" / "preflight.txt"
+NOW = 1795456894.0
+PLAN = Plan(kubernetes_version="1.34.10", istio_version="1.28.0")
+CONTROL = Role(address="192.0.2.10", control_plane=True, platforms=frozenset({"linux/amd64"}))
+WORKER = replace(CONTROL, control_plane=False)
+
+Break = Callable[[Any], object]
+
+
+@pytest.fixture
+def bare() -> Machine:
+    """A bare machine without a fault."""
+    machine = parse(RECORDED.read_text().splitlines(), read_at=NOW)
+    changes: dict[str, Any] = {
+        "cgroup": 2,
+        "controllers": ["cpuset", "cpu", "io", "memory", "pids"],
+        "listening": {22: "sshd"},
+        "addresses": {"127.0.0.1/8": "lo", "192.0.2.10/24": "eth0"},
+        "routes": ["default via 192.0.2.1 dev eth0", "192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.10"],
+        "resolvers": ["192.0.2.1"],
+        "peers": {"192.0.2.11": "direct reachable"},
+        "sockets": [],
+        "runtimes": {},
+        "confs": [],
+        "mark": None,
+        "certificates": {},
+    }
+    for key, value in changes.items():
+        machine[key] = value  # type: ignore[literal-required]
+    return machine
+
+
+def seen(findings: list[Finding]) -> list[tuple[str, str]]:
+    return [(finding.level, finding.check) for finding in findings]
+
+
+def test_a_good_bare_machine_has_no_finding(bare: Machine) -> None:
+    assert judge(bare, CONTROL, PLAN, now=NOW) == []
+    assert judge(bare, WORKER, PLAN, now=NOW) == []
+
+
+def test_a_standing_node_of_ours_is_no_error() -> None:
+    machine = parse(RECORDED.read_text().splitlines(), read_at=NOW)
+    machine["peers"] = {"172.29.182.11": "direct reachable"}
+    role = replace(CONTROL, address="172.29.182.10")
+    assert seen(judge(machine, role, PLAN, now=NOW)) == [(WARNING, "cgroup-v1")]
+
+
+BROKEN: list[tuple[str, Break, str]] = [
+    ("root", lambda m: m.update(uid=1000), "_sudo"),
+    ("systemd", lambda m: m.update(init="openrc-init"), "openrc-init"),
+    ("architecture", lambda m: m.update(platform="linux/arm64"), "linux/arm64"),
+    ("kernel", lambda m: m.update(kernel="3.10.0-1160.el7.x86_64"), "4.19"),
+    ("commands", lambda m: m.update(missing_commands=["conntrack"]), "conntrack"),
+    ("cgroup", lambda m: m["controllers"].remove("memory"), "memory"),
+    ("cpu", lambda m: m.update(cpus=1), "needs 2"),
+    ("memory", lambda m: m.update(memory=1 << 30), "1.0 GiB"),
+    ("swap", lambda m: m.update(swap=["/dev/sda2"]), "/dev/sda2"),
+    ("modules", lambda m: m["modules"].update(br_netfilter=False), "br_netfilter"),
+    ("sysctls", lambda m: m["sysctls"].pop("fs.inotify.max_user_instances"), "fs.inotify"),
+    ("selinux", lambda m: m.update(selinux="enforcing"), "setenforce"),
+    ("firewall", lambda m: m.update(firewalls=["firewalld"]), "firewalld"),
+    ("forward", lambda m: m.update(forward="DROP"), "FORWARD"),
+    ("hostname", lambda m: m.update(hostname="localhost.localdomain"), "localhost"),
+    ("hostname", lambda m: m.update(hostname="node_1"), "node_1"),
+    ("machine-id", lambda m: m.update(machine_id=""), "machine-id"),
+    ("resolvers", lambda m: m.update(resolvers=["127.0.0.53"]), "127.0.0.53"),
+    ("resolvers", lambda m: m.update(resolvers=[]), "no resolver"),
+    ("addresses", lambda m: m["addresses"].pop("192.0.2.10/24"), "192.0.2.10"),
+    ("default-route", lambda m: m["routes"].pop(0), "default route"),
+    ("overlap", lambda m: m["addresses"].update({"10.96.3.4/24": "eth1"}), "service_cidr"),
+    ("overlap", lambda m: m["routes"].append("10.244.7.0/24 via 192.0.2.9 dev eth0"), "pod_cidr"),
+    ("peers", lambda m: m["peers"].update({"192.0.2.11": "direct unreachable"}), "192.0.2.11"),
+    ("one-l2", lambda m: m["peers"].update({"198.51.100.7": "routed reachable"}), "198.51.100.7"),
+    ("ports", lambda m: m["listening"].update({6443: "haproxy"}), "haproxy"),
+    ("ports", lambda m: m["listening"].update({30191: "nginx"}), "30191"),
+    ("runtime", lambda m: m["runtimes"].update({"k3s": "others"}), "k3s"),
+    ("runtime", lambda m: m["runtimes"].update({"crio": "others"}), "CRI-O"),
+    ("certificates", lambda m: m["certificates"].update({"/pki/x.crt": NOW - 86400}), "/pki/x.crt expired"),
+]
+
+
+@pytest.mark.parametrize(("check", "damage", "named"), BROKEN, ids=[f"{b[0]}: {b[2]}" for b in BROKEN])
+def test_a_fault_is_an_error_that_names_it_and_says_what_to_do(
+    check: str, damage: Break, named: str, bare: Machine
+) -> None:
+    damage(bare)
+    findings = judge(bare, CONTROL, PLAN, now=NOW)
+    assert seen(findings) == [(ERROR, check)]
+    assert named in findings[0].text
+    assert len(findings[0].remedy) > 10
+
+
+DOUBTFUL: list[tuple[str, Break]] = [
+    ("os", lambda m: m.update(os="arch")),
+    ("runtime", lambda m: m["runtimes"].update({"containerd": "others"})),
+    ("runtime", lambda m: m["runtimes"].update({"docker": "others"})),
+    ("certificates", lambda m: m["certificates"].update({"/pki/x.crt": NOW + 86400 * 10})),
+    ("apparmor", lambda m: m.update(apparmor=True, apparmor_parser=False)),
+    ("cluster", lambda m: m.update(mark="started")),
+    ("cluster", lambda m: m.update(confs=["kubelet"])),
+]
+
+
+@pytest.mark.parametrize(("check", "damage"), DOUBTFUL)
+def test_a_doubt_is_a_warning(check: str, damage: Break, bare: Machine) -> None:
+    damage(bare)
+    bare["sysctls"]["fs.inotify.max_user_instances"] = "8192"
+    assert seen(judge(bare, CONTROL, PLAN, now=NOW)) == [(WARNING, check)]
+
+
+def test_all_faults_are_told_at_once(bare: Machine) -> None:
+    bare["swap"] = ["/swapfile"]
+    bare["cpus"] = 1
+    bare["listening"][10250] = "kubelet"
+    checks = {check for _, check in seen(judge(bare, CONTROL, PLAN, now=NOW))}
+    assert checks == {"swap", "cpu", "ports"}
+
+
+def test_a_worker_needs_less_than_a_control_plane(bare: Machine) -> None:
+    bare["cpus"] = 1
+    bare["listening"][6443] = "haproxy"
+    assert judge(bare, WORKER, PLAN, now=NOW) == []
+
+
+def test_what_the_data_allows_is_no_fault(bare: Machine) -> None:
+    bare["swap"] = ["/swapfile"]
+    bare["resolvers"] = ["127.0.0.53"]
+    bare["peers"] = {"198.51.100.7": "routed reachable"}
+    plan = replace(
+        PLAN,
+        kubelet_config={"failSwapOn": False, "resolvConf": "/etc/kubernetes/resolv.conf"},
+        cni_manifests=["calico.yaml"],
+    )
+    assert judge(bare, CONTROL, plan, now=NOW) == []
+
+
+def test_cgroup_1_is_refused_where_the_kubelet_refuses_it(bare: Machine) -> None:
+    bare["cgroup"] = 1
+    bare["controllers"] = ["cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"]
+    assert seen(judge(bare, CONTROL, PLAN, now=NOW)) == [(WARNING, "cgroup-v1")]
+    newer = replace(PLAN, kubernetes_version="1.35.0")
+    assert seen(judge(bare, CONTROL, newer, now=NOW)) == [(ERROR, "cgroup-v1")]
+
+
+def test_disk_is_counted_per_file_system_against_what_the_bundle_needs(bare: Machine) -> None:
+    gib = 1 << 30
+    for directory in bare["disks"]:
+        bare["disks"][directory] = {"device": "/dev/sda1", "size": 100 * gib, "free": 30 * gib}
+    need = {"/var/lib/containerd": 10 * gib, "/usr/local/bin": 1 * gib}
+    assert judge(bare, replace(CONTROL, need=need), PLAN, now=NOW) == []
+    need["/usr/local/bin"] = 6 * gib
+    assert seen(judge(bare, replace(CONTROL, need=need), PLAN, now=NOW)) == [(WARNING, "disk")]
+    need["/usr/local/bin"] = 21 * gib
+    findings = judge(bare, replace(CONTROL, need=need), PLAN, now=NOW)
+    assert seen(findings) == [(ERROR, "disk")]
+    assert "31.0 GiB" in findings[0].message
+
+
+def test_an_unknown_address_is_told(bare: Machine) -> None:
+    assert seen(judge(bare, replace(CONTROL, address=None), PLAN, now=NOW)) == [(ERROR, "addresses")]
+
+
+def others(bare: Machine, **changes: Any) -> Machine:
+    other = copy.deepcopy(bare)
+    other.update(
+        {"hostname": "b", "machine_id": "0b", "product_uuid": "uuid-b", **changes}  # type: ignore[typeddict-item]
+    )
+    return other
+
+
+def test_nodes_of_their_own_identity_and_time_go_together(bare: Machine) -> None:
+    assert judge_together({"a": bare, "b": others(bare)}) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "changes"),
+    [
+        ("hostname", {"hostname": "CONTROL-1"}),
+        ("machine-id", {"machine_id": "a9890ea6055b273ff74da6fd0b16b77d"}),
+        ("product-uuid", {"product_uuid": "uuid-a"}),
+    ],
+)
+def test_clones_are_found(check: str, changes: dict[str, str], bare: Machine) -> None:
+    bare["product_uuid"] = "uuid-a"
+    findings = judge_together({"a": bare, "b": others(bare, **changes)})
+    assert seen(findings) == [(ERROR, check)]
+    assert "a, b have the same" in findings[0].message
+
+
+def test_machines_without_a_product_uuid_are_no_clones(bare: Machine) -> None:
+    assert judge_together({"a": bare, "b": others(bare, product_uuid="")}) == []
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1.0, []), (10.0, [WARNING]), (120.0, [ERROR])])
+def test_clocks_are_compared_with_each_other_however_late_they_were_read(
+    seconds: float, expected: list[str], bare: Machine
+) -> None:
+    late = others(bare, clock=bare["clock"] + 60 + seconds, read_at=bare["read_at"] + 60)
+    assert [finding.level for finding in judge_together({"a": bare, "b": late})] == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, []),
+        ({"istio_version": "1.20.0"}, [(ERROR, "versions")]),
+        ({"istio_version": "1.20.0", "allow_unsupported_versions": True}, [(WARNING, "versions")]),
+        ({"istio_version": "1.31.0"}, [(WARNING, "versions")]),
+        ({"istio_version": "newest"}, [(ERROR, "versions")]),
+        ({"kubernetes_version": "1.30.4"}, [(ERROR, "versions")]),
+        ({"pod_cidr": "fd00::/48,10.244.0.0/16"}, [(ERROR, "addresses")]),
+        ({"service_cidr": "10.244.128.0/20"}, [(ERROR, "addresses")]),
+    ],
+)
+def test_the_sites_data_is_judged(changes: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert seen(judge_plan(replace(PLAN, **changes))) == expected
+
+
+def test_one_control_plane_node_is_what_there_can_be() -> None:
+    assert judge_groups({"control_plane": [object()]}) == []  # type: ignore[list-item]
+    assert seen(judge_groups({"control_plane": [object(), object()]})) == [(ERROR, "inventory")]  # type: ignore[list-item]
+    assert seen(judge_groups({})) == [(ERROR, "inventory")]
+
+
+def test_a_bundle_that_is_not_there_is_told_with_its_file(tmp_path: Path) -> None:
+    findings = judge_bundle(str(tmp_path), "1.34.10")
+    assert seen(findings) == [(ERROR, "bundle")]
+    assert str(tmp_path / "bundle.lock.yaml") in findings[0].message
+
+
+def test_an_accepted_error_is_a_warning_that_says_so() -> None:
+    swap = Finding(ERROR, "swap", "swap is on", "swapoff")
+    cpu = Finding(ERROR, "cpu", "1 CPU", "buy")
+    assert seen(accepted([swap, cpu], ["swap"])) == [(WARNING, "swap"), (ERROR, "cpu")]
+    assert accepted([swap], ["swap"])[0].message == "swap is on (accepted)"
