@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,8 @@ from .apiserver import ApiServer
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
-def api_server() -> Iterator[ApiServer]:
-    """A running API server, shared: what a test makes in it stays, so each uses names of its own."""
+@contextmanager
+def _running() -> Iterator[ApiServer]:
     with tempfile.TemporaryDirectory(prefix="meshstrap-api-") as directory:
         server = ApiServer(Path(directory))
         try:
@@ -26,18 +26,20 @@ def api_server() -> Iterator[ApiServer]:
             yield server
         finally:
             server.stop()
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[ApiServer]:
+    """A running API server, shared: what a test makes in it stays, so each uses names of its own."""
+    with _running() as server:
+        yield server
 
 
 @pytest.fixture
 def own_server() -> Iterator[ApiServer]:
     """A running API server that the test may kill and start again."""
-    with tempfile.TemporaryDirectory(prefix="meshstrap-api-") as directory:
-        server = ApiServer(Path(directory))
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+    with _running() as server:
+        yield server
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from typing_extensions import override
 from meshstrap.kube.apply import ApplyFailed, apply
 from meshstrap.kube.connect import Client
 from meshstrap.kube.delete import delete
+from meshstrap.kube.errors import KubeError
 from meshstrap.kube.plan import Plan, plan
 from meshstrap.kube.ref import Ref
 
@@ -120,9 +121,9 @@ def test_a_definition_and_its_objects_in_one_set(client: Client, namespace: str)
 
 
 def test_a_definition_that_went_away_meanwhile(client: Client, namespace: str) -> None:
-    kind = definition("away.example.org", "Passing")
+    kind = definition("fleeting.example.org", "Passing")
     item = {
-        "apiVersion": "away.example.org/v1",
+        "apiVersion": "fleeting.example.org/v1",
         "kind": "Passing",
         "metadata": {"name": "one", "namespace": namespace},
     }
@@ -160,6 +161,13 @@ def test_objects_without_a_namespace_go_to_the_given_one(client: Client, namespa
     del item["metadata"]["namespace"]
     put(client, item, namespace=namespace)
     assert live(client, f"/api/v1/namespaces/{namespace}/configmaps/one")["data"] == {"a": "1"}
+
+
+def test_an_object_declared_twice_is_refused(client: Client, namespace: str) -> None:
+    one, two = config_map("one", namespace, a="1"), config_map("one", namespace, a="2")
+    del two["metadata"]["namespace"]
+    with pytest.raises(KubeError, match=f"ConfigMap/{namespace}/one is declared twice"):
+        plan(client, [one, two], namespace=namespace)
 
 
 def test_a_failure_lets_its_stage_finish_and_stops_the_later_ones(client: Client, namespace: str) -> None:

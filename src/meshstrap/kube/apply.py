@@ -14,7 +14,7 @@ from meshstrap.kube.delete import DeleteFailed, delete, wait_gone
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
 from meshstrap.kube.parallel import finished
-from meshstrap.kube.plan import Change, Plan, conflicts_in, dry_run, entries_to_take, words
+from meshstrap.kube.plan import Change, Conflict, Plan, conflicts_in, dry_run, entries_to_take, words
 from meshstrap.kube.query import read
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.stages import stages
@@ -142,15 +142,15 @@ def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: 
 def _settling(error: ApiError) -> bool:
     """Whether a refusal passes by itself in a moment, after what was applied just before.
 
-    A kind that is served but whose endpoint is not up yet (404 without an object's name), the account that every
-    namespace gets, the cluster role that a binding's check waits for.
+    A kind that is served but whose endpoint is not up yet (404 without an object's name); the account that every
+    namespace gets.
     """
     if error.status == 404:
         return "could not find the requested resource" in error.message
     return error.status == 403 and "error looking up service account" in error.message
 
 
-def _conflict_words(conflicts: Collection[Any]) -> str:
+def _conflict_words(conflicts: Collection[Conflict]) -> str:
     listed = "; ".join(sorted({str(conflict) for conflict in conflicts}))
     return f"conflict: {listed}. Take the field out of the declaration, or take it over with force=True"
 

@@ -35,7 +35,7 @@ from meshstrap.kube.compare import (
 )
 from meshstrap.kube.connect import APPLY_PATCH, Client
 from meshstrap.kube.discovery import Resource
-from meshstrap.kube.errors import ApiError, UnknownKind
+from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
 from meshstrap.kube.parallel import each
 from meshstrap.kube.prune import orphans
 from meshstrap.kube.query import read_many
@@ -175,13 +175,19 @@ def plan(
         namespace: for objects of namespaced kinds that name none.
         take_over: further field managers whose fields become ours, besides kubectl's client-side apply.
 
-    Raises ValueError for prune without owner; what `Client.request` raises when the server cannot be reached.
+    Raises ValueError for prune without owner; KubeError for an object declared twice; what `Client.request` raises
+    when the server cannot be reached.
     """
     if prune and not owner:
         raise ValueError("prune needs an owner: without its label nobody knows what was once declared")
     declared = [_prepared(item, owner) for item in objects]
     defined = _defined_kinds(declared)
     targets = [_target(client, item, defined, namespace) for item in declared]
+    seen: set[tuple[str, str, str, str]] = set()
+    for ref, _, _ in targets:
+        if ref.identity in seen:
+            raise KubeError(f"{ref} is declared twice: each run would undo a part of the other")
+        seen.add(ref.identity)
     served = [(ref, resource) for ref, resource, known in targets if known and resource is not None]
     live = read_many(client, served)
     namespaces = _namespaces(client, live, served)
@@ -201,10 +207,9 @@ def plan(
 
     changes = each(one, range(len(declared)))
     if prune and owner:
-        keep = {change.ref.identity for change in changes}
         changes += [
             Change(ref, "deleted", resource=resource)
-            for ref, resource in orphans(client, f"{OWNER_LABEL}={owner}", manager, keep)
+            for ref, resource in orphans(client, f"{OWNER_LABEL}={owner}", manager, seen)
             if prune_all or ref.kind not in ("CustomResourceDefinition", "Namespace")
         ]
     return Plan(tuple(changes), manager, namespace)
