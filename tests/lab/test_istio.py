@@ -83,6 +83,17 @@ def test_a_deleted_gateway_is_seen_and_made_again(
     assert deploy("istio").changed == []
 
 
+def test_a_deleted_istiod_is_made_again_though_its_webhook_stands_in_the_way(
+    deploy: Callable[..., Any], kubectl: Callable[..., str], objects: Objects
+) -> None:
+    kubectl("delete", "deployment", "istiod", *IN_ISTIO)
+    made = deploy("istio")
+    assert (made.code, made.changed) == (0, [CONTROL_PLANE]), made.said
+    assert "created     Deployment/istio-system/istiod" in made.said
+    assert objects("deployments", *IN_ISTIO)["istiod"]["status"]["readyReplicas"] == 1
+    assert deploy("istio").changed == []
+
+
 def test_an_edited_mesh_config_is_seen_line_by_line_and_put_back(
     deploy: Callable[..., Any], kubectl: Callable[..., str], objects: Objects
 ) -> None:

@@ -33,7 +33,7 @@ class IstioctlVersion(FactBase[str]):
         return istioctl_version("\n".join(output))
 
 
-class Version(k8s.KubectlFact[dict[str, Any]]):
+class Version(FactBase[dict[str, Any]]):
     """Returns the Istio versions that run in the cluster: control planes by revision, and proxies by version.
 
     .. code:: python

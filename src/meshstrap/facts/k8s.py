@@ -9,34 +9,25 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from meshstrap.facts.system import PATH
+
 KUBECONFIG = "/etc/kubernetes/admin.conf"
 
-T = TypeVar("T")
 Object = Mapping[str, Any]
 
 
 def get(*arguments: str) -> str:
     """Give the shell command that prints objects as JSON on a control plane node, and nothing on other hosts."""
     words = ["kubectl", "--kubeconfig", KUBECONFIG, "--request-timeout=20s", "get", *arguments, "-o", "json"]
-    return f"if test -e {KUBECONFIG}; then {shlex.join(words)}; fi"
+    return f"{PATH}; if test -e {KUBECONFIG}; then {shlex.join(words)}; fi"
 
 
-class KubectlFact(FactBase[T]):
-    """Base of facts that kubectl answers on a control plane node."""
-
-    abstract = True
-
-    @override
-    def requires_command(self, *args: Any, **kwargs: Any) -> str:
-        return "kubectl"
-
-
-class Nodes(KubectlFact[dict[str, dict[str, Any]]]):
+class Nodes(FactBase[dict[str, dict[str, Any]]]):
     """Returns the cluster's nodes.
 
     .. code:: python
@@ -65,7 +56,7 @@ class Nodes(KubectlFact[dict[str, dict[str, Any]]]):
         return nodes(items(output))
 
 
-class Namespaces(KubectlFact[dict[str, dict[str, Any]]]):
+class Namespaces(FactBase[dict[str, dict[str, Any]]]):
     """Returns the namespaces and whether new pods in them get a sidecar, by which label.
 
     .. code:: python
@@ -87,7 +78,7 @@ class Namespaces(KubectlFact[dict[str, dict[str, Any]]]):
         return namespaces(items(output))
 
 
-class NodePorts(KubectlFact[dict[str, dict[str, dict[str, Any]]]]):
+class NodePorts(FactBase[dict[str, dict[str, dict[str, Any]]]]):
     """Returns the node ports by Service and port name, each with a URL ready to paste.
 
     .. code:: python
@@ -114,7 +105,7 @@ class NodePorts(KubectlFact[dict[str, dict[str, dict[str, Any]]]]):
         )
 
 
-class Images(KubectlFact[dict[str, dict[str, Any]]]):
+class Images(FactBase[dict[str, dict[str, Any]]]):
     """Returns the images that the cluster's pods use.
 
     .. code:: python
@@ -139,7 +130,7 @@ class Images(KubectlFact[dict[str, dict[str, Any]]]):
         return images(items(output))
 
 
-class Objects(KubectlFact[list[dict[str, Any]]]):
+class Objects(FactBase[list[dict[str, Any]]]):
     """Returns objects of one kind as the API server gives them. Secrets are not read: facts are printed at -vvv.
 
     + kind: such as `deployments` or `virtualservices.networking.istio.io`
