@@ -23,12 +23,14 @@ class Tally:
         lines: how many requests went to each arm, by the log.
         failures: what contradicts the claim, a sentence each.
         gaps: what is missing to judge, a sentence each.
+        unconfirmed: how many known replies the log does not confirm, exactly once and as the same.
     """
 
     replies: dict[str, int]
     lines: dict[str, int]
     failures: tuple[str, ...]
     gaps: tuple[str, ...]
+    unconfirmed: int
 
 
 def tally(
@@ -49,6 +51,7 @@ def tally(
     Returns:
         The counts, the failures and the gaps.
     """
+    confirmed = 0
     replies: Counter[str] = Counter()
     lines: Counter[str] = Counter()
     failures: dict[str, list[str]] = {}
@@ -89,7 +92,9 @@ def tally(
             note(failures, f"went to {chosen} by the gateway's log, and came back as {arm}", mark)
         if entries[0]["code"] != status:
             note(failures, f"got {status}, and {entries[0]['code']} by the gateway's log", mark)
-    return Tally(dict(replies), dict(lines), _sentences(failures), _sentences(gaps))
+        confirmed += chosen == arm and entries[0]["code"] == status
+    unconfirmed = replies.total() - confirmed
+    return Tally(dict(replies), dict(lines), _sentences(failures), _sentences(gaps), unconfirmed)
 
 
 def subset_arms(host: str, port: int, subsets: Iterable[str]) -> dict[str, str]:

@@ -216,6 +216,18 @@ def test_a_node_that_does_not_answer_fails_although_the_split_is_right() -> None
     verdict = judge(seen)
     assert verdict.outcome is Outcome.FAIL
     assert "got no answer from http://192.0.2.11:30191: ConnectionRefusedError" in verdict.summary
+    assert any("access log agrees on every mark" in line for line in verdict.lines), "of those that were answered"
+
+
+def test_two_swapped_lines_leave_the_counts_alike_and_are_seen() -> None:
+    seen = observation(series(37))
+    requests, log = seen["rounds"][0]["requests"], seen["rounds"][0]["log"]
+    one = next(request["mark"] for request in requests if request["counted"] and request["body"] == BODY["v1"])
+    two = next(request["mark"] for request in requests if request["counted"] and request["body"] == BODY["v2"])
+    log[one], log[two] = log[two], log[one]
+    verdict = judge(seen)
+    assert verdict.outcome is Outcome.FAIL
+    assert any("does not confirm 2 replies: 363 to v1, 37 to v2" in line for line in verdict.lines)
 
 
 def test_a_series_that_was_cut_short_is_inconclusive() -> None:

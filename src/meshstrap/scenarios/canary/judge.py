@@ -137,11 +137,16 @@ def _tally(series: Mapping[str, Any], weight: int) -> Tally:
         for arm, share in (("v1", 100 - weight), ("v2", weight))
         if share == 0 and (stray := counted.replies.get(arm, 0) + reach.replies.get(arm, 0))
     ]
-    return replace(counted, failures=(*strays, *reach.failures, *counted.failures), gaps=reach.gaps + counted.gaps)
+    return replace(
+        counted,
+        failures=(*strays, *reach.failures, *counted.failures),
+        gaps=reach.gaps + counted.gaps,
+        unconfirmed=reach.unconfirmed + counted.unconfirmed,
+    )
 
 
 def _witnesses(series: Mapping[str, Any], seen: Tally) -> str:
-    agree = "agrees on every mark" if seen.replies == seen.lines and not seen.failures else "does not agree"
+    agree = f"does not confirm {seen.unconfirmed} replies" if seen.unconfirmed else "agrees on every mark"
     return (
         f"gateway's access log {agree}: {seen.lines.get('v1', 0)} to v1, {seen.lines.get('v2', 0)} to v2"
         f" ({len(series['requests'])} requests, by {', '.join(series['gateways_after'])})"
