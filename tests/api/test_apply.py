@@ -255,6 +255,38 @@ def test_what_a_person_changed_with_kubectl_is_put_back(api_server: ApiServer, c
     assert outcome(client, item) == "unchanged"
 
 
+@pytest.mark.parametrize(
+    ("command", "holder"),
+    [
+        (["scale", "deployment/edited", "--replicas=5"], "kubectl"),
+        (["patch", "deployment/edited", "--type=merge", "-p", '{"spec":{"replicas":5}}'], "kubectl-patch"),
+        (["label", "deployment/edited", "tier=other", "--overwrite"], "kubectl-label"),
+    ],
+)
+def test_whatever_kubectl_command_it_was(
+    api_server: ApiServer, client: Client, namespace: str, command: list[str], holder: str
+) -> None:
+    item = changed(deployment("edited", namespace), labels={"tier": "web"})
+    item["spec"]["replicas"] = 2
+    put(client, item)
+    api_server.kubectl(*command, "-n", namespace)
+    [change] = changes(client, item)
+    assert change.note == f"changed by hand ({holder})"
+    put(client, item)
+    assert outcome(client, item) == "unchanged"
+
+
+def test_what_kubectl_applied_on_the_servers_side_is_declared_and_a_conflict(
+    api_server: ApiServer, client: Client, namespace: str
+) -> None:
+    item = config_map("declared", namespace, a="1")
+    put(client, item)
+    other = json.dumps(config_map("declared", namespace, a="2"))
+    api_server.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=other)
+    [change] = changes(client, item)
+    assert change.note == ".data.a is held by 'kubectl'"
+
+
 def test_two_writers_at_once_end_in_one_of_the_two_states(api_server: ApiServer, namespace: str) -> None:
     plans: list[Plan] = []
     clients = [api_server.client(), api_server.client()]

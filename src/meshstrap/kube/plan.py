@@ -237,9 +237,12 @@ def conflicts_in(error: ApiError, yielding: Collection[str] = ()) -> tuple[Confl
     found = []
     for cause in error.causes:
         if cause.reason == "FieldManagerConflict":
-            match = re.match(r'conflict with "([^"]*)"', cause.message)
+            match = re.match(r'conflict with "([^"]*)"( with subresource)?', cause.message)
             holder = match[1] if match else cause.message
-            found.append(Conflict(holder, cause.field, not holder.startswith("kubectl-") and holder not in yielding))
+            # `kubectl scale` writes as plain "kubectl" to a subresource; otherwise that name is kubectl's own
+            # server-side apply, which is somebody's declaration.
+            by_hand = holder.startswith("kubectl-") or (holder == "kubectl" and match is not None and bool(match[2]))
+            found.append(Conflict(holder, cause.field, not by_hand and holder not in yielding))
     return tuple(found)
 
 
