@@ -128,7 +128,7 @@ until $k get --raw /readyz >/dev/null 2>&1; do
 done
 there=$($k get node "$node" --ignore-not-found -o 'jsonpath={{.status.addresses[?(@.type=="InternalIP")].address}}')
 if [ "$there" = "$address" ]; then $k delete node "$node" >/dev/null || exit 1; fi
-kubeadm token create --ttl {TOKEN_MINUTES}m || exit 1
+kubeadm token create --ttl {TOKEN_MINUTES}m --description "meshstrap: $node joins" || exit 1
 cat {DIRECTORY}/pki/ca.crt
 """
 # Each step may find its work done: a reset that was stopped is finished by the next. The units go last of all, since
