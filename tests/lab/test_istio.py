@@ -122,6 +122,26 @@ def test_what_istiod_writes_into_its_webhooks_is_no_drift(deploy: Callable[..., 
     assert deploy("istio", "--dry").planned == []
 
 
+def test_a_profile_without_gateway_takes_it_away_and_the_canary_refuses_by_name(
+    deploy: Callable[..., Any], objects: Objects
+) -> None:
+    minimal = ("--data", "istio_profile=minimal")
+    made = deploy("istio", *minimal)
+    assert (made.code, made.changed) == (0, [CONTROL_PLANE]), made.said
+    assert set(objects("deployments", *IN_ISTIO)) == {"istiod"}
+    assert set(objects("services", *IN_ISTIO)) == {"istiod"}
+    assert deploy("istio", *minimal).changed == []
+    refused = deploy("verify", *minimal)
+    assert refused.code == 1
+    assert "INCONCLUSIVE" in refused.said
+    assert (
+        "no ready ingress gateway pod in istio-system; run deploys/istio.py with a profile that has one" in refused.said
+    )
+    back = deploy("istio")
+    assert (back.code, back.changed) == (0, [CONTROL_PLANE]), back.said
+    assert GATEWAY in objects("deployments", *IN_ISTIO)
+
+
 @pytest.fixture
 def taken(kubectl: Callable[..., str]) -> Iterator[int]:
     """A node port that a Service of others holds."""
