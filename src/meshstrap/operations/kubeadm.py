@@ -22,6 +22,7 @@ from pyinfra.api.state import State
 from pyinfra.context import host
 
 from meshstrap import transport
+from meshstrap.bundle.lock import LockError
 from meshstrap.facts import containerd as containerd_facts
 from meshstrap.facts.kubeadm import (
     DIRECTORY,
@@ -39,6 +40,7 @@ from meshstrap.facts.kubeadm import (
 )
 from meshstrap.facts.system import STARTED_WITH, Files, Service, Services
 from meshstrap.kube.manifests import ManifestError
+from meshstrap.mesh import versions
 from meshstrap.operations import containerd, k8s, system
 from meshstrap.operations.failure import executing, failure
 
@@ -117,6 +119,7 @@ exit $code
 """
 
 # On the leader: wait for the API, forget a Node object of this very machine from before, make a token, show the CA.
+# `echo` and `[` are the shell's own: the token is in no argument of a process (its public half, the id, is).
 _INVITE = f"""
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
 node=$1 address=$2
@@ -128,7 +131,14 @@ until $k get --raw /readyz >/dev/null 2>&1; do
 done
 there=$($k get node "$node" --ignore-not-found -o 'jsonpath={{.status.addresses[?(@.type=="InternalIP")].address}}')
 if [ "$there" = "$address" ]; then $k delete node "$node" >/dev/null || exit 1; fi
-kubeadm token create --ttl {TOKEN_MINUTES}m --description "meshstrap: $node joins" || exit 1
+token=$(kubeadm token create --ttl {TOKEN_MINUTES}m --description "meshstrap: $node joins") || exit 1
+# A controller signs the cluster's description with each new token. A kubeadm that comes before looks again after 5 s.
+n=0
+until [ -n "$($k -n kube-public get configmap cluster-info -o "jsonpath={{.data.jws-kubeconfig-${{token%%.*}}}}")" ]; do
+    n=$((n + 1)); [ $n -gt 100 ] && break
+    sleep 0.2
+done
+echo "$token"
 cat {DIRECTORY}/pki/ca.crt
 """
 # Each step may find its work done: a reset that was stopped is finished by the next. The units go last of all, since
@@ -191,6 +201,10 @@ def programs(bundle: str) -> Generator[PyinfraCommand, None, None]:
     theirs = _foreign_kubelet()
     if theirs:
         host.noop(f"the kubelet was set up by others ({theirs}): left alone")
+        return
+    problem = _other_version(bundle, host.get_fact(Member))
+    if problem:
+        yield from system.refuse(problem)
         return
     yield from system.install(bundle, PROGRAMS)
 
@@ -858,6 +872,24 @@ def _other_cluster(member: MemberState, cluster_name: str) -> str | None:
         f"{host.name}: belongs to cluster {member['cluster']}, and the inventory says {cluster_name}; reset it first"
         f" (deploys/reset.py --data confirm={member['cluster']} --data cluster_name={member['cluster']})"
     )
+
+
+def _other_version(bundle: str, member: MemberState) -> str | None:
+    """Say that this would put another minor version onto a node of a standing cluster: an upgrade takes more."""
+    if phase(member) != "ours" or member["kubeadm"] is None:
+        return None
+    try:
+        lock, _ = system.open_bundle(bundle)
+    except LockError:
+        return None  # Said by what installs.
+    programs = [program for program in lock.programs if program.name == "kubeadm"]
+    for program in programs:
+        if versions.parse(program.version) != versions.parse(member["kubeadm"]):
+            return (
+                f"{host.name}: the cluster is Kubernetes {member['kubeadm']}, and the bundle has {program.version};"
+                " upgrade the cluster with `kubeadm upgrade` first, or use a bundle of its version"
+            )
+    return None
 
 
 def _not_ready_for_kubeadm(member: MemberState, version: str | None, *, control_plane: bool) -> str | None:
