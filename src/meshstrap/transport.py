@@ -12,11 +12,11 @@ import logging
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import gevent
 from gevent.server import StreamServer
-from paramiko import Channel, SSHException, Transport
+from paramiko import Channel, ChannelException, SSHException, Transport
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 # A refused channel is raised to the caller, whose words the person reads; paramiko's own line would stand beside them.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
+_PASSWORDLESS = "set _sudo_password in the inventory, or allow this user passwordless sudo on the node"
 _BUFFER = 256 * 1024
 _KEEPALIVE_SECONDS = 15
+# How long sent data may stay unacknowledged: a node that lost its power answers nothing, not even with a reset.
+_UNACKNOWLEDGED_MS = 60_000
+_ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, section 5.1
 # What pyinfra's run_shell_command takes for itself and make_unix_command does not know.
 _NOT_FOR_THE_COMMAND = {"_get_pty", "_timeout", "_stdin", "_success_exit_codes"}
 
@@ -137,6 +141,27 @@ def stream(
     return Result(exit_code, stdout.get().decode(errors="replace"), stderr.get().decode(errors="replace"))
 
 
+def authorise(host: Host) -> None:
+    """Make sure that commands run with the rights that the host's data asks for; a password is prompted for once.
+
+    Only pyinfra's own commands prompt, and what was typed serves this module's commands too.
+
+    Raises:
+        TransportError: sudo refuses, or needs a password that nobody is there to type.
+
+    """
+    try:
+        ok, output = host.run_shell_command(StringCommand("true"), **_arguments(host))
+    except EOFError:
+        raise TransportError(f"{host.name}: sudo needs a password; {_PASSWORDLESS}") from None
+    except (SSHException, OSError) as error:
+        raise TransportError(f"{host.name}: cannot run a command over ssh: {error}") from error
+    if not ok:
+        raise TransportError(
+            f"{host.name}: no rights: {output.stderr.strip() or output.stdout.strip()}; {_PASSWORDLESS}"
+        )
+
+
 def hold(host: Host, command: StringCommand) -> Remote:
     """Start a command that goes on as long as the connection does, and return it.
 
@@ -159,10 +184,21 @@ def tunnel(host: Host, remote: tuple[str, int] = ("127.0.0.1", 6443)) -> Iterato
         The local port; it is closed at the end of the context.
 
     Raises:
-        TransportError: the connection is gone.
+        TransportError: the connection is gone, or the host's sshd forbids forwarding.
 
     """
     connection = _connection(host)
+    try:
+        connection.open_channel("direct-tcpip", remote, ("127.0.0.1", 0)).close()
+    except ChannelException as error:
+        if error.code == _ADMINISTRATIVELY_PROHIBITED:
+            raise TransportError(
+                f"{host.name}: sshd forbids forwarding to {remote[0]}:{remote[1]}; "
+                "allow it there (AllowTcpForwarding, PermitOpen) for this user"
+            ) from error
+        # Nobody listens there now: whoever connects is told so, and may try again.
+    except (SSHException, OSError, EOFError) as error:
+        raise TransportError(f"{host.name}: cannot forward a port over ssh: {error}") from error
 
     def serve(local: socket.socket, peer: tuple[str, int]) -> None:
         with local:
@@ -209,6 +245,7 @@ def _connection(host: Host) -> Transport:
         raise TransportError(f"{host.name}: the ssh connection was lost; run it again when the node answers")
     # paramiko leaves Nagle's algorithm on, which costs an exec 40 ms (measured: 48 ms against 6 ms).
     cast(socket.socket, connection.sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    cast(socket.socket, connection.sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
     connection.set_keepalive(_KEEPALIVE_SECONDS)
     return connection
 
@@ -230,14 +267,17 @@ def _session(host: Host, command: StringCommand) -> Channel:
 
 
 def _privileged(host: Host, command: StringCommand) -> str:
+    return make_unix_command_for_host(host.state, host, command, **_arguments(host)).get_raw_value()
+
+
+def _arguments(host: Host) -> dict[str, Any]:
     given = dict(host.current_op_global_arguments or {})
     arguments, _ = pop_global_arguments(host.state, host, given)
-    wanted = {
+    return {
         key: value
         for key, value in arguments.items()
         if key in CONNECTOR_ARGUMENT_KEYS and key not in _NOT_FOR_THE_COMMAND
     }
-    return make_unix_command_for_host(host.state, host, command, **wanted).get_raw_value()
 
 
 @contextlib.contextmanager

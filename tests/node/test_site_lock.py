@@ -110,3 +110,43 @@ def test_a_dry_run_takes_no_lock(
     dry = run_pyinfra("inventory.py", str(deploy(0)[0]), "--dry", lab=bare_node)
     assert dry.returncode == 0, dry.stdout + dry.stderr
     assert first.wait(timeout=30) == 0
+
+
+def test_without_rights_a_host_fails_with_what_to_do(
+    bare_node: Lab,
+    run_pyinfra: Callable[..., Finished],
+    on_node: Callable[..., Finished],
+    deploy: Callable[[float], tuple[Path, Path]],
+) -> None:
+    made = on_node(
+        bare_node,
+        "control-1",
+        "id guest >/dev/null 2>&1 || useradd -m -s /bin/bash guest; mkdir -p ~guest/.ssh; "
+        "cp ~/.ssh/authorized_keys ~guest/.ssh/; chown -R guest ~guest/.ssh",
+    )
+    assert made.returncode == 0, made.stderr
+    path, marker = deploy(0)
+    as_guest = ["--data", "ssh_user=guest", "--data", "_sudo=true"]
+    run = run_pyinfra("inventory.py", str(path), "-y", *as_guest, lab=bare_node)
+    output = run.stdout + run.stderr
+    assert run.returncode == 1
+    assert "sudo" in output
+    assert "allow this user passwordless sudo" in output
+    assert "Traceback" not in output
+    assert not marker.exists()
+
+
+def test_an_inventory_without_a_leader_is_refused(
+    bare_node: Lab,
+    run_pyinfra: Callable[..., Finished],
+    deploy: Callable[[float], tuple[Path, Path]],
+    checkout: Path,
+    tmp_path: Path,
+) -> None:
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text(
+        f"import runpy as _runpy\nmachines = _runpy.run_path({str(checkout / 'inventory.py')!r})['control_plane']\n"
+    )
+    run = run_pyinfra(inventory, str(deploy(0)[0]), "-y", lab=bare_node)
+    assert run.returncode == 1
+    assert "no group `leader`" in run.stdout + run.stderr

@@ -16,7 +16,7 @@ Finished = subprocess.CompletedProcess[str]
 INVENTORY = """
 import runpy as _runpy
 _node, _data = _runpy.run_path({shipped!r})["control_plane"][0]
-control_plane = [(_node, _data)]
+control_plane = leader = [(_node, _data)]
 workers = [({name!r}, {{**_data, **{changes!r}}})]
 """
 

@@ -9,12 +9,13 @@ import socket
 from collections.abc import Generator
 from datetime import UTC, datetime
 
+import gevent
 from gevent.lock import RLock
 from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand, QuoteString, StringCommand
+from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
-from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import host, state
 
 from meshstrap import transport
@@ -24,6 +25,7 @@ from meshstrap.operations.failure import executing, failure
 # whether a run is dead. What the file still says then is the dead run's name. /run is empty after a reboot.
 _HOLD = """
 exec 9>>/run/meshstrap.lock || exit 1
+command -v flock >/dev/null || { echo "the node has no flock (package util-linux)" >&2; exit 1; }
 flock -n 9 || { cat /run/meshstrap.lock; exit 75; }
 echo "left by: $(cat /run/meshstrap.lock)"
 echo "$0, held on this node by pid $$" >/run/meshstrap.lock
@@ -31,10 +33,14 @@ read -r end
 [ "$end" = released ] && : >/run/meshstrap.lock
 exit 0
 """
+_HELD_BY_ANOTHER = 75
 _LEFT_BY = "left by:"
+_ANSWER_SECONDS = 20
 
 _turn = RLock()
 _held: dict[str, transport.Remote] = {}
+# Why a host stops: its own trouble, or for all of them the run that holds one.
+_troubles: dict[str, str] = {}
 _refusals: list[str] = []
 
 
@@ -42,9 +48,10 @@ _refusals: list[str] = []
 def lock() -> Generator[PyinfraCommand, None, None]:
     """Make this run the only one on its hosts, until it ends.
 
-    The locks of all hosts are taken together, in the order of their names, by whichever host comes first: of two runs
-    at the same time one gets all of them, and the other stops on every host and says who holds the site since when.
-    The lock of a dead run is taken over, which is said aloud.
+    The locks of all hosts, and of the leader though it be outside --limit, are taken together, in the order of their
+    names, by whichever host comes first: of two runs at the same time one gets all of them, and the other stops on
+    every host and says who holds the site since when. The lock of a dead run is taken over, which is said aloud. A host
+    that cannot be locked for a reason of its own (no sudo, gone) fails alone.
 
     **Example:**
 
@@ -56,24 +63,32 @@ def lock() -> Generator[PyinfraCommand, None, None]:
         host.noop("the lock is taken when the run executes")
         return
     with _turn:
-        if not _held and not _refusals:
+        if not _held and not _troubles and not _refusals:
             _take_all(state.inventory.get_active_hosts())
-    if _refusals:
-        yield failure(_refusals[0])
+    trouble = _refusals[0] if _refusals else _troubles.get(host.name)
+    if trouble:
+        yield failure(trouble)
     else:
         host.noop("no other run is under way")
 
 
-def _take_all(hosts: list[Host]) -> None:
+def _take_all(active: list[Host]) -> None:
     holder = (
         f"{getpass.getuser()}@{socket.gethostname()} (pid {os.getpid()}),"
         f" started {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     )
+    leaders = state.inventory.groups.get("leader", [])
+    if not leaders:
+        _refusals.append("The inventory has no group `leader`; add `leader = control_plane[:1]` to inventory.py.")
+        return
     atexit.register(_release_all)
-    for each in sorted(hosts, key=lambda each: each.name):
-        if not isinstance(each.connector, SSHConnector):
+    reachable = {*active, *leaders} - state.failed_hosts
+    for each in sorted(reachable, key=lambda each: each.name):
+        try:
+            refusal = _take(each, holder)
+        except transport.TransportError as error:
+            _troubles[each.name] = str(error)
             continue
-        refusal = _take(each, holder)
         if refusal:
             _refusals.append(refusal)
             _release_all()
@@ -81,11 +96,23 @@ def _take_all(hosts: list[Host]) -> None:
 
 
 def _take(each: Host, holder: str) -> str | None:
+    """Take one host's lock; return who holds it where another run does.
+
+    Raises:
+        TransportError: it cannot be taken for another reason.
+
+    """
     try:
-        remote = transport.hold(each, StringCommand("sh", "-c", QuoteString(_HOLD), QuoteString(holder)))
-    except transport.TransportError as error:
-        return str(error)
-    answer = remote.read_line()
+        each.connect(reason="to take its lock", show_errors=False, raise_exceptions=True)
+    except ConnectError as error:
+        raise transport.TransportError(f"{each.name}: {error}") from error
+    transport.authorise(each)
+    remote = transport.hold(each, StringCommand("sh", "-c", QuoteString(_HOLD), QuoteString(holder)))
+    try:
+        with gevent.Timeout(_ANSWER_SECONDS):
+            answer = remote.read_line()
+    except gevent.Timeout:
+        raise transport.TransportError(f"{each.name}: no answer within {_ANSWER_SECONDS} s") from None
     if answer.startswith(_LEFT_BY):
         _held[each.name] = remote
         left = answer.removeprefix(_LEFT_BY).strip()
@@ -93,12 +120,14 @@ def _take(each: Host, holder: str) -> str | None:
             each.log(f"Took over the lock of a run that died: {left}", logger.warning)
         return None
     result = remote.finish()
-    if result.exit_code == 75:
+    if result.exit_code == _HELD_BY_ANOTHER:
         return (
             f"{each.name}: another run is under way: {answer}.\n"
             "Wait for its end and run this again; if that operator's machine is gone, end the named pid on the node."
         )
-    return f"{each.name}: cannot take the lock in /run: {(answer + ' ' + result.stderr).strip()}"
+    raise transport.TransportError(
+        f"{each.name}: cannot take the lock in /run: {(answer + ' ' + result.stderr).strip()}"
+    )
 
 
 def _release_all() -> None:
