@@ -14,7 +14,7 @@ _access = {
     "ssh_key": "~/.ssh/id_ed25519",
     "ssh_known_hosts_file": "known_hosts",
     "ssh_strict_host_key_checking": "yes",
-    # Leave it out for root. Where sudo asks for a password, pyinfra does, too: --use-sudo-password.
+    # Leave it out for root. Where sudo asks for a password, so does the run; unattended, give "_sudo_password".
     "_sudo": True,
 }
 

@@ -28,7 +28,9 @@ preflight_accept = []
 istio_version = "1.31.0"
 istio_profile = "demo"
 istio_revision = "default"
-# Merged over meshstrap's own values.
+# Merged over meshstrap's own values. A bundle whose proxy is upstream Envoy (`meshstrap lab build` makes such) needs:
+#   {"telemetry": {"enabled": False},
+#    "pilot": {"env": {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false"}}}
 istio_values = {}
 ingress_node_port = 30191
 # Istio on a Kubernetes that it does not support.

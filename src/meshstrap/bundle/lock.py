@@ -125,8 +125,8 @@ def read(path: Path) -> Lock:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise LockError(
-            f"{path}: no such file: there is no bundle yet. Make one with `meshstrap lab build` (the lab) or "
-            "`meshstrap bundle add ARCHIVE...` (your own images)"
+            f"{path}: no such file: there is no bundle here. `meshstrap lab build` makes one; data `bundle` names the "
+            "directory that holds it"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(f"{path}: cannot be read: {error}") from error
