@@ -9,4 +9,5 @@ containerd.images(
     name="Bring the images onto the node",
     bundle=host.data.bundle,
     kubernetes_version=host.data.kubernetes_version,
+    cni_manifests=host.data.cni_manifests,
 )

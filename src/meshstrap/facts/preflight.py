@@ -26,7 +26,6 @@ COMMANDS = (
 DIRECTORIES = ("/var/lib/containerd", "/var/lib/kubelet", "/var/lib/etcd", "/usr/local/bin", "/opt")
 SYSCTLS = ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables", "fs.inotify.max_user_instances")
 MODULES = ("overlay", "br_netfilter")
-SOCKETS = ("/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/cri-dockerd.sock", "/run/docker.sock")
 FIREWALLS = ("firewalld", "ufw")
 
 _TITLE = re.compile(r"^#([a-z0-9_]+)$")
@@ -77,7 +76,6 @@ class Machine(TypedDict):
     ipv6: list[str]
     routes: list[str]
     peers: dict[str, str]
-    sockets: list[str]
     runtimes: dict[str, str]
     confs: list[str]
     mark: str | None
@@ -156,7 +154,6 @@ for p in {shlex.join(peers)}; do
     ) &
 done
 wait
-echo '#sockets'; for s in {shlex.join(SOCKETS)}; do [ -S "$s" ] && echo "$s"; done
 echo '#runtimes'
 for s in containerd docker crio kubelet k3s k3s-agent rke2-server rke2-agent; do
     unit=$(systemctl show "$s" -p FragmentPath --value 2>/dev/null)
@@ -256,7 +253,6 @@ def parse(output: list[str], *, read_at: float) -> Machine:
         "ipv6": [line.strip() for line in said.get("ipv6", [])],
         "routes": [line.strip() for line in said.get("routes", [])],
         "peers": dict(_pairs(said.get("peers", []))),
-        "sockets": [line.strip() for line in said.get("sockets", [])],
         "runtimes": dict(_pairs(said.get("runtimes", []))),
         "confs": [line.strip() for line in said.get("confs", [])],
         "mark": one("mark") or None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from pyinfra.api.command import FunctionCommand, PyinfraCommand, QuoteString, StringCommand
@@ -17,10 +18,13 @@ from meshstrap import transport
 from meshstrap.bundle import archive
 from meshstrap.bundle.lock import Image, Lock, LockError
 from meshstrap.bundle.plan import NodeImage, Plan, UnknownImageError, plan
+from meshstrap.bundle.reference import ReferenceError
 from meshstrap.bundle.store import Store, StoreError
 from meshstrap.facts import containerd as facts
 from meshstrap.facts.kubeadm import Member, RequiredImages, phase
 from meshstrap.facts.system import Platform, Services
+from meshstrap.kube import manifests
+from meshstrap.kube.manifests import ManifestError
 from meshstrap.operations import system
 from meshstrap.operations.failure import executing, failure
 
@@ -154,7 +158,9 @@ def service(
 
 
 @operation()
-def images(bundle: str, kubernetes_version: str) -> Generator[PyinfraCommand, None, None]:
+def images(
+    bundle: str, kubernetes_version: str, cni_manifests: Sequence[str] = ()
+) -> Generator[PyinfraCommand, None, None]:
     """Bring the images that the node needs from the bundle into its containerd, pin them, and verify them there.
 
     An image is there when its exact reference has the locked manifest and every blob, unpacked. What lacks is
@@ -163,6 +169,7 @@ def images(bundle: str, kubernetes_version: str) -> Generator[PyinfraCommand, No
 
     + bundle: the directory of the bundle
     + kubernetes_version: whose images kubeadm names
+    + cni_manifests: the site's own CNI, whose images every node needs
 
     **Example:**
 
@@ -181,10 +188,12 @@ def images(bundle: str, kubernetes_version: str) -> Generator[PyinfraCommand, No
             lock, required, kubernetes_version,
             control_plane="control_plane" in host.groups, workloads=runs_workloads(host),
         )  # fmt: skip
+        for path in cni_manifests:
+            wanted.update(dict.fromkeys(images_of(manifests.load(Path(path))), path))
         on_node = host.get_fact(facts.Images)
         todo = plan(lock, wanted, host.get_fact(Platform), _node_images(on_node))
         check_files(store, todo.send)
-    except (LockError, UnknownImageError, StoreError) as error:
+    except (LockError, UnknownImageError, ReferenceError, StoreError, ManifestError) as error:
         yield from system.refuse(f"{bundle}: {error}" if isinstance(error, UnknownImageError) else str(error))
         return
     unpinned = [image.reference for image in todo.present if not on_node[image.reference]["pinned"]]
@@ -240,6 +249,25 @@ def references(
             if not image.reference.startswith("registry.k8s.io/")
         )
     return wanted
+
+
+def images_of(objects: Any) -> set[str]:
+    """Collect the images of all containers that manifests name, wherever in them their pods stand.
+
+    Args:
+        objects: parsed manifests, or a part of one.
+
+    """
+    found: set[str] = set()
+    if isinstance(objects, Mapping):
+        for key, value in objects.items():
+            if key in ("containers", "initContainers") and isinstance(value, list):
+                found.update(each["image"] for each in value if isinstance(each, Mapping) and "image" in each)
+            found |= images_of(value)
+    elif isinstance(objects, list):
+        for value in objects:
+            found |= images_of(value)
+    return found
 
 
 def runs_workloads(node: Host) -> bool:

@@ -14,6 +14,7 @@ from meshstrap.bundle.store import Store, StoreError
 from meshstrap.operations.containerd import (
     check_files,
     configuration,
+    images_of,
     pause_image,
     references,
     toml,
@@ -69,6 +70,17 @@ def test_each_node_needs_what_runs_on_it(
 def test_what_kubeadm_names_counts_even_where_the_bundle_lacks_it() -> None:
     required = [*KUBERNETES[:-1], "registry.k8s.io/etcd:3.9.9-0"]
     assert "registry.k8s.io/etcd:3.9.9-0" in references(LOCK, required, "1.34.10", control_plane=True, workloads=False)
+
+
+def test_the_images_of_manifests_are_those_of_all_their_containers() -> None:
+    pod = {"initContainers": [{"name": "i", "image": "r/init:1"}], "containers": [{"image": "r/main:1"}, {"name": "x"}]}
+    objects = [
+        {"kind": "DaemonSet", "spec": {"template": {"spec": pod}}},
+        {"kind": "Pod", "spec": {"containers": [{"image": "r/pod:1"}]}},
+        {"kind": "ConfigMap", "data": {"image": "r/none:1", "containers": "none"}},
+    ]
+    assert images_of(objects) == {"r/init:1", "r/main:1", "r/pod:1"}
+    assert images_of([]) == set()
 
 
 def test_the_pause_image_is_kubeadms_else_the_bundles() -> None:

@@ -46,7 +46,6 @@ def bare() -> Machine:
         "routes": ["default via 192.0.2.1 dev eth0", "192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.10"],
         "resolvers": ["192.0.2.1"],
         "peers": {"192.0.2.11": "direct reachable"},
-        "sockets": [],
         "runtimes": {},
         "confs": [],
         "mark": None,
