@@ -156,13 +156,13 @@ def test_after_a_reboot_of_all_nodes_the_cluster_is_whole(
 def test_a_cluster_that_others_made_is_left_alone(deploy: Deploy, nodes: Lab, on_node: Callable[..., Finished]) -> None:
     mark = "/etc/kubernetes/meshstrap.done"
     for node in ("control-1", "worker-1"):
-        assert on_node(nodes, node, f"mv {mark} /root/mark").returncode == 0
+        assert on_node(nodes, node, f"mv {mark} /etc/kubernetes/mark").returncode == 0
     try:
         made = deploy("cluster", lab=nodes)
         refused = deploy("reset", "--data", "confirm=meshstrap", lab=nodes)
     finally:
         for node in ("control-1", "worker-1"):
-            on_node(nodes, node, f"mv /root/mark {mark}")
+            on_node(nodes, node, f"mv /etc/kubernetes/mark {mark}")
     assert (made.code, made.changed) == (0, []), made.said
     assert refused.code == 1
     assert "belongs to a cluster that others made" in refused.said

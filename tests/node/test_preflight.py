@@ -51,7 +51,7 @@ def test_a_good_machine_passes_untouched_and_its_host_keys_are_told(
         ["ssh-keygen", "-l", "-f", str(bare_node.known_hosts)], capture_output=True, text=True, check=True
     )
     assert f"ssh host key {told.stdout.split()[1]}" in output
-    touched = on_node(bare_node, "control-1", "find /etc /usr /opt /var/lib /root -xdev -newer /run/before -type f")
+    touched = on_node(bare_node, "control-1", "find /etc /usr /opt /var/lib /home -xdev -newer /run/before -type f")
     assert touched.stdout == ""
 
 
