@@ -70,8 +70,10 @@ def parse(text: str) -> Version:
     """Read major and minor of a version such as `v1.34.10`, `1.31.0-rc.0` or `1.20+`.
 
     Raises:
-        ValueError: the text does not begin with a version.
+        ValueError: the text does not begin with a version, or is none: `--data istio_version=1.31` gives a number.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is no version but a {type(text).__name__}: write it with its patch version, 1.31.0")
     found = re.match(r"v?(\d+)\.(\d+)(?![\d])", text.strip())
     if found is None:
         raise ValueError(f"{text!r} is no version: expected a form such as 1.31.0")

@@ -7,6 +7,7 @@ pods are looked at, their workloads restarted where need be, and looked at again
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from meshstrap.kube.errors import KubeError
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.wait import wait as wait_for
 from meshstrap.mesh import gateway
+from meshstrap.mesh import revision as revision_names
 from meshstrap.operations import api_server, k8s
 from meshstrap.operations.failure import executing, failure
 
@@ -33,7 +35,7 @@ Object = Mapping[str, Any]
 # Istio's injector passes these over whatever their labels say; its own namespace holds what it needs to start.
 NEVER = ("kube-node-lease", "kube-public", "kube-system", gateway.NAMESPACE)
 
-_DEFAULT_REVISION = "default"
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MERGE_PATCH = "application/merge-patch+json"
 _RESTARTED = "kubectl.kubernetes.io/restartedAt"
 _ROLLED = ("DaemonSet", "Deployment", "StatefulSet")
@@ -58,7 +60,7 @@ class Namespace:
 
 
 def namespaces(
-    injection: Mapping[str, bool | str], *, revision: str = _DEFAULT_REVISION, **arguments: Any
+    injection: Mapping[str, bool | str], *, revision: str = revision_names.DEFAULT, **arguments: Any
 ) -> OperationMeta:
     """Switch injection on or off by namespace, restart what it concerns, prove it. Runs on a control plane node.
 
@@ -73,13 +75,18 @@ def namespaces(
     """
     if not isinstance(injection, Mapping):
         raise OperationValueError(f"injection must name namespaces, as in {{'default': True}}, not {injection!r}")
+    _check_revision("istio_revision", revision)
     for namespace, wanted in injection.items():
+        if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+            raise OperationValueError(f"injection: {namespace!r} is no name of a namespace")
         if namespace in NEVER:
             raise OperationValueError(f"injection: Istio injects nothing in {namespace}; leave it out")
         if not isinstance(wanted, bool | str) or wanted == "":
             raise OperationValueError(
                 f"injection: {namespace} must be True, False or the name of a revision, not {wanted!r}"
             )
+        if isinstance(wanted, str):
+            _check_revision(f"injection: {namespace}", wanted)
     revisions = {
         namespace: revision if wanted is True else wanted or "" for namespace, wanted in sorted(injection.items())
     }
@@ -111,6 +118,13 @@ def _namespaces(*, revisions: Mapping[str, str]) -> Generator[PyinfraCommand, No
         host.noop("every pod has its sidecar, or none, as declared")
 
 
+def _check_revision(key: str, value: object) -> None:
+    try:
+        revision_names.check(value)
+    except ValueError as error:
+        raise OperationValueError(f"{key} {error}") from None
+
+
 def label_changes(labels: Mapping[str, str], revision: str) -> dict[str, str | None]:
     """Tell how a namespace's labels must change so that exactly one, or none, decides on injection.
 
@@ -122,11 +136,7 @@ def label_changes(labels: Mapping[str, str], revision: str) -> dict[str, str | N
         New values by key, None for a label to remove; empty when nothing is to change.
 
     """
-    by_revision = revision not in ("", _DEFAULT_REVISION)
-    wanted = {
-        "istio-injection": "enabled" if revision == _DEFAULT_REVISION else None,
-        "istio.io/rev": revision if by_revision else None,
-    }
+    wanted = revision_names.injection_labels(revision)
     return {key: value for key, value in wanted.items() if labels.get(key) != value}
 
 
@@ -151,7 +161,7 @@ def expected(item: Object, revision: str) -> str:
     # Without a namespace's label, a pod's own label asks for a sidecar.
     if "istio.io/rev" in labels:
         return str(labels["istio.io/rev"])
-    return _DEFAULT_REVISION if labels.get("sidecar.istio.io/inject") == "true" else ""
+    return revision_names.DEFAULT if labels.get("sidecar.istio.io/inject") == "true" else ""
 
 
 def complaint(pod: Object, revision: str) -> str:

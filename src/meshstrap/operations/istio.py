@@ -7,6 +7,7 @@ profile no longer has is removed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -25,16 +26,18 @@ from meshstrap.kube import query
 from meshstrap.kube.connect import Client
 from meshstrap.kube.errors import KubeError
 from meshstrap.mesh import gateway as ingress
+from meshstrap.mesh import revision as revisions
 from meshstrap.mesh import versions
 from meshstrap.operations import api_server, k8s, system
 from meshstrap.operations.failure import executing, failure
 
 OWNER = "istio"
-DEFAULT_REVISION = "default"
 NODE_PORTS = range(30000, 32768)
 
 _GENERATE_SECONDS = 60
 _NO_ISTIOCTL = 66
+# The images' tag and what istioctl says of itself.
+_VERSION = re.compile(r"\d+\.\d+\.\d+([-+.][\w.-]+)?")
 
 # The ports of the ingress gateway's Service in each profile. Helm replaces lists, so all of them must be given with the
 # one that is pinned. Source: istio/istio manifests/charts/gateways/istio-ingress/values.yaml, helm-profiles/demo.yaml.
@@ -83,7 +86,7 @@ def control_plane(
     *,
     profile: str = "default",
     ingress_node_port: int = 30191,
-    revision: str = DEFAULT_REVISION,
+    revision: str = revisions.DEFAULT,
     values: Mapping[str, Any] | None = None,
     allow_unsupported_versions: bool = False,
     force: bool = False,
@@ -106,12 +109,15 @@ def control_plane(
         istio.control_plane("1.31.0", name="Istio's control plane and gateways", profile="demo")
     """
     # Bad data is refused while the deploy is read: with -y the generator below is not run before it executes.
-    spec = operator(version, profile, ingress_node_port, revision, values or {})
+    spec = operator(version, profile, ingress_node_port, revision, {} if values is None else values)
+    for key, value in (("allow_unsupported_versions", allow_unsupported_versions), ("force", force)):
+        if not isinstance(value, bool):
+            raise OperationValueError(f"{key} must be true or false, not {value!r}")
     return _control_plane(
         version=version,
         spec=spec,
         node_port=ingress_node_port if PORTS[profile] else None,
-        owner=OWNER if revision == DEFAULT_REVISION else f"{OWNER}-{revision}",
+        owner=OWNER if revision == revisions.DEFAULT else f"{OWNER}-{revision}",
         allow_unsupported=allow_unsupported_versions,
         force=force,
         **arguments,
@@ -150,8 +156,7 @@ def _control_plane(
     yield from k8s.manifests._inner([_NAMESPACE, *map(without_nulls, objects)], owner=owner, prune=True, force=force)
 
 
-@operation()
-def gateway(profile: str) -> Generator[PyinfraCommand, None, None]:
+def gateway(profile: str, **arguments: Any) -> OperationMeta:
     """Make the one Gateway stand that all scenarios share (port 80, any host). Runs on a control plane node.
 
     + profile: Istio's profile; `minimal` has no ingress gateway, so there is nothing to configure
@@ -162,6 +167,12 @@ def gateway(profile: str) -> Generator[PyinfraCommand, None, None]:
 
         istio.gateway("demo", name="Gateway for all scenarios")
     """
+    _check_profile(profile)
+    return _gateway(profile=profile, **arguments)
+
+
+@operation()
+def _gateway(*, profile: str) -> Generator[PyinfraCommand, None, None]:
     if not PORTS[profile]:
         host.noop(f"profile {profile} has no ingress gateway")
         return
@@ -189,8 +200,13 @@ def operator(version: str, profile: str, node_port: int, revision: str, values: 
         versions.parse(version)
     except ValueError as error:
         raise OperationValueError(f"istio_version: {error}") from None
-    if profile not in PORTS:
-        raise OperationValueError(f"istio_profile must be one of {', '.join(sorted(PORTS))}, not {profile!r}")
+    if not _VERSION.fullmatch(version):
+        raise OperationValueError(f"istio_version: write it with its patch version, as in 1.31.0, not {version!r}")
+    _check_profile(profile)
+    try:
+        revisions.check(revision)
+    except ValueError as error:
+        raise OperationValueError(f"istio_revision {error}") from None
     if not isinstance(node_port, int) or isinstance(node_port, bool) or node_port not in NODE_PORTS:
         raise OperationValueError(
             f"ingress_node_port must be a whole number from {NODE_PORTS[0]} to {NODE_PORTS[-1]}, not {node_port!r}"
@@ -206,7 +222,7 @@ def operator(version: str, profile: str, node_port: int, revision: str, values: 
         "meshConfig": MESH_CONFIG,
         "values": system.merge({"defaultRevision": revision}, values),
     }
-    if revision != DEFAULT_REVISION:
+    if revision != revisions.DEFAULT:
         spec["revision"] = revision
     if PORTS[profile]:
         service = {"type": "NodePort", "ports": [_port(*port, node_port) for port in PORTS[profile]]}
@@ -226,6 +242,11 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: without_nulls(part) for key, part in value.items() if part is not None}
     return [without_nulls(part) for part in value] if isinstance(value, list) else value
+
+
+def _check_profile(profile: object) -> None:
+    if not isinstance(profile, str) or profile not in PORTS:
+        raise OperationValueError(f"istio_profile must be one of {', '.join(sorted(PORTS))}, not {profile!r}")
 
 
 def _port(name: str, port: int, target: int, node_port: int) -> dict[str, Any]:

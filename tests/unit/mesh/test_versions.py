@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meshstrap.mesh.versions import TABLE, Support, check, parse
@@ -51,3 +53,10 @@ def test_versions_are_read_in_the_forms_that_programs_print(text: str) -> None:
 def test_what_is_no_version_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no version"):
         parse(text)
+
+
+@pytest.mark.parametrize("number", [1.31, 1, None, True])
+def test_a_number_is_no_version_and_is_told_how_to_write_one(number: Any) -> None:
+    with pytest.raises(ValueError, match=r"write it with its patch version, 1\.31\.0") as refusal:
+        check(number, "v1.34.10")
+    assert repr(number) in str(refusal.value)

@@ -99,6 +99,11 @@ def test_a_pod_may_ask_for_a_sidecar_where_the_namespace_does_not() -> None:
         ({"default": 1}, "must be True, False or the name of a revision"),
         ({"default": ""}, "must be True, False or the name of a revision"),
         ({"default": None}, "must be True, False or the name of a revision"),
+        ({"default": "1.31"}, "injection: default must be of small letters, digits and dashes"),
+        ({"default": 1.31}, "must be True, False or the name of a revision, not 1.31"),
+        ({1: True}, "injection: 1 is no name of a namespace"),
+        ({"Default": True}, "injection: 'Default' is no name of a namespace"),
+        ({True: True}, "injection: True is no name of a namespace"),
         (["default"], "must name namespaces"),
         ("default", "must name namespaces"),
     ],
@@ -106,3 +111,9 @@ def test_a_pod_may_ask_for_a_sidecar_where_the_namespace_does_not() -> None:
 def test_bad_data_is_refused_by_name(data: Any, said: str) -> None:
     with pytest.raises(OperationValueError, match=said):
         injection.namespaces(data)
+
+
+@pytest.mark.parametrize("revision", [1.31, 1, None, True, "", "1.31"])
+def test_a_revision_that_is_none_is_refused_by_name(revision: Any) -> None:
+    with pytest.raises(OperationValueError, match=r"^istio_revision must be "):
+        injection.namespaces({"default": True}, revision=revision)

@@ -67,14 +67,47 @@ def test_an_unknown_profile_is_refused_with_those_that_there_are() -> None:
         spec(profile="ambient")
 
 
-def test_a_version_that_is_none_is_refused() -> None:
-    with pytest.raises(OperationValueError, match="istio_version"):
-        spec(version="latest")
+# `--data istio_version=1.31` arrives as a number.
+@pytest.mark.parametrize("version", ["latest", 1.31, 1, None, True, ["1.31.0"], "1.31", "v1.31.0", "1.31.0 "])
+def test_a_version_that_is_none_is_refused_by_name_and_value(version: object) -> None:
+    with pytest.raises(OperationValueError) as refusal:
+        spec(version=version)
+    said = str(refusal.value)
+    assert said.startswith("istio_version: ")
+    assert repr(version) in said
+    assert "1.31.0" in said
 
 
-def test_values_that_are_no_mapping_are_refused() -> None:
+def test_a_version_before_its_release_is_taken() -> None:
+    assert spec(version="1.31.0-rc.0")["tag"] == "1.31.0-rc.0"
+
+
+@pytest.mark.parametrize("revision", [1.31, 1, None, True, "", "1.31", "Canary", "-a", ["default"], {}])
+def test_a_revision_that_is_none_is_refused_by_name_and_value(revision: object) -> None:
+    with pytest.raises(OperationValueError, match=r"^istio_revision must be .*, not ") as refusal:
+        spec(revision=revision)
+    assert repr(revision) in str(refusal.value)
+
+
+@pytest.mark.parametrize("profile", [1, None, True, ["demo"], {}])
+def test_a_profile_that_is_no_text_is_refused(profile: Any) -> None:
+    with pytest.raises(OperationValueError, match="istio_profile must be one of default, demo, minimal"):
+        spec(profile=profile)
+    with pytest.raises(OperationValueError, match="istio_profile must be one of default, demo, minimal"):
+        istio.gateway(profile)
+
+
+@pytest.mark.parametrize("key", ["allow_unsupported_versions", "force"])
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_a_switch_that_is_neither_true_nor_false_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(OperationValueError, match=f"{key} must be true or false, not {value!r}"):
+        istio.control_plane("1.31.0", **{key: value})
+
+
+@pytest.mark.parametrize("values", [["pilot"], [], "", 0, False])
+def test_values_that_are_no_mapping_are_refused(values: Any) -> None:
     with pytest.raises(OperationValueError, match="istio_values"):
-        spec(values=["pilot"])
+        istio.control_plane("1.31.0", values=values)
 
 
 def test_keys_without_a_value_are_left_out_at_any_depth() -> None:
