@@ -24,7 +24,18 @@ def failure(message: str) -> FunctionCommand:
     return FunctionCommand(_fail, (message,), {})
 
 
-def _fail(state: State, host: Host, message: str) -> bool:
+def fail(host: Host, message: str) -> bool:
+    """Print a message and return what fails the host, from within a function command.
+
+    Args:
+        host: the host that fails.
+        message: what is wrong, where, and what to do; may have several lines.
+
+    """
     for line in message.splitlines():
         host.log(line, logger.error)
     return False
+
+
+def _fail(state: State, host: Host, message: str) -> bool:
+    return fail(host, message)

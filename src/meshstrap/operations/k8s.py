@@ -37,7 +37,7 @@ from meshstrap.kube.wait import State as Readiness
 from meshstrap.kube.wait import wait as wait_for
 from meshstrap.mesh.errors import MeshError
 from meshstrap.operations import api_server
-from meshstrap.operations.failure import executing, failure
+from meshstrap.operations.failure import executing, fail, failure
 
 Object = Mapping[str, Any]
 
@@ -168,9 +168,7 @@ def command(action: Callable[[], object]) -> FunctionCommand:
         try:
             action()
         except ERRORS as error:
-            for line in str(error).splitlines():
-                host.log(line, logger.error)
-            return False
+            return fail(host, str(error))
         return True
 
     return FunctionCommand(run, (), {})
