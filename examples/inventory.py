@@ -20,6 +20,12 @@ _access = {
 
 # ssh_hostname is where ssh finds the machine; node_address is its IPv4 in the cluster, on the network that all nodes
 # share. The two may be the same.
+#
+# The proofs and the URLs that they print use http://<node_address>:<ingress_node_port>. Where your machine does not
+# reach a node there (NAT, a jump host, a forwarded port), give that node the URL by which you do reach its node port,
+# whatever port that has, as node_port_url:
+#
+#     ("node-1", {**_access, ..., "node_port_url": "http://203.0.113.7:8080"}),
 control_plane = [
     ("node-1", {**_access, "ssh_hostname": "10.0.0.11", "node_address": "10.0.0.11"}),
 ]

@@ -5,10 +5,10 @@ A scenario's parameters are flat data of the host (`canary_weight`), so that `--
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import re
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand
@@ -17,18 +17,23 @@ from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.context import host, inventory
 
 from meshstrap import scenarios
-from meshstrap.bundle import reference
+from meshstrap.bundle import lock, reference
 from meshstrap.facts.k8s import nodes
 from meshstrap.kube import query
 from meshstrap.kube.apply import apply
 from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import Plan, plan
+from meshstrap.kube.ref import Ref
+from meshstrap.mesh import revision
 from meshstrap.mesh.errors import MeshError
-from meshstrap.operations import api_server, k8s
+from meshstrap.operations import api_server, istio, k8s
 from meshstrap.operations.failure import executing, failure
-from meshstrap.scenarios.engine import Scenario, prove, remains
+from meshstrap.scenarios import ingress
+from meshstrap.scenarios.engine import Scenario, images, prove, remains
 from meshstrap.scenarios.parameters import ParameterError
 from meshstrap.scenarios.site import Node, Site
+
+_BASE_URL = re.compile(r"http://[\w.-]+(:[1-9][0-9]{0,4})?/?", re.ASCII)
 
 
 def manifests(scenario: str, *, present: bool = True, force: bool = False, **arguments: Any) -> OperationMeta:
@@ -48,11 +53,20 @@ def manifests(scenario: str, *, present: bool = True, force: bool = False, **arg
     if not present:
         return _absent(scenario=scenario, **arguments)
     # Bad data is refused while the deploy is read: with -y the generators below are not run before they execute.
-    return k8s.manifests(objects=_objects(found), owner=found.owner, prune=True, force=force, **arguments)
+    if not isinstance(force, bool):
+        raise OperationValueError(f"force must be true or false, not {force!r}")
+    objects = _objects(found)
+    profile = host.data.get("istio_profile")
+    if ingress.needs_gateway(objects) and profile in istio.PORTS and not istio.PORTS[profile]:
+        raise OperationValueError(
+            f"{scenario} needs the ingress gateway; istio_profile is {profile}. Give istio_profile one that has it"
+            " (default, demo) and run deploys/istio.py, or leave this scenario out"
+        )
+    _refuse_unknown_images(found, objects)
+    return k8s.manifests(objects=objects, owner=found.owner, prune=True, force=force, **arguments)
 
 
-@operation()
-def proof(scenario: str) -> Generator[PyinfraCommand, None, None]:
+def proof(scenario: str, **arguments: Any) -> OperationMeta:
     """Prove that a scenario does what it claims; changes nothing. Runs on a control plane node.
 
     The verdict, its numbers and the URL are printed, the evidence is written to data `reports`. FAIL and INCONCLUSIVE
@@ -66,6 +80,17 @@ def proof(scenario: str) -> Generator[PyinfraCommand, None, None]:
 
         scenario.proof("canary", name="Canary: proof of the split")
     """
+    # As above: what is wrong with the data is said before anything runs, and never as a traceback.
+    _objects(_found(scenario))
+    wanted = host.data.get("prove", True)
+    if not isinstance(wanted, bool):
+        raise OperationValueError(f"prove must be true or false, not {wanted!r}")
+    published()
+    return _proof(scenario=scenario, **arguments)
+
+
+@operation()
+def _proof(*, scenario: str) -> Generator[PyinfraCommand, None, None]:
     if not host.data.get("prove", True):
         host.noop("prove=false: not proved")
         return
@@ -116,7 +141,8 @@ def _prove_gone(client: Client, found: Scenario) -> None:
 
 
 def _site(client: Client) -> Site:
-    return Site(client, _nodes(client), Path(str(host.data.get("reports", "reports"))), progress=_whisper)
+    reports = Path(str(host.data.get("reports", "reports")))
+    return Site(client, _nodes(client), reports, _revision(), progress=_whisper)
 
 
 def _found(scenario: str) -> Scenario:
@@ -128,7 +154,7 @@ def _found(scenario: str) -> Scenario:
 
 def _objects(found: Scenario) -> list[dict[str, Any]]:
     try:
-        return found.objects(found.parameters(_data()), image=_image)
+        return found.objects(found.parameters(_data()), image=_image, istio_revision=_revision())
     except ParameterError as error:
         raise OperationValueError(str(error)) from None
 
@@ -138,27 +164,81 @@ def _data() -> dict[str, object]:
     return flat
 
 
-def _image(name: str) -> str:
+def _refuse_unknown_images(found: Scenario, objects: list[dict[str, Any]]) -> None:
+    """Refuse images that the operator's bundle does not hold; without a bundle here, waiting tells which lack."""
+    path = Path(str(host.data.get("bundle"))) / "bundle.lock.yaml"
+    if not path.exists():
+        return
     try:
-        return reference.override(name, host.data.get("images", []))
+        known = {image.reference for image in lock.read(path).images}
+    except lock.LockError as error:
+        raise OperationValueError(str(error)) from None
+    unknown = [
+        f"{Ref.of(item)} in {_from_here(found.manifests)} asks for image {full}, which {path} does not hold"
+        for name, item in images(objects).items()
+        if (full := reference.normalize(name)) not in known
+    ]
+    if unknown:
+        raise OperationValueError(
+            "\n".join(unknown) + "\nGive data `images` a name and tag that the bundle holds,"
+            " or put the image into the bundle and run deploys/images.py."
+        )
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _revision() -> str:
+    try:
+        return revision.check(host.data.get("istio_revision", revision.DEFAULT))
+    except ValueError as error:
+        raise OperationValueError(f"istio_revision {error}") from None
+
+
+def _image(name: str) -> str:
+    given = host.data.get("images", [])
+    if not isinstance(given, list) or not all(isinstance(entry, Mapping) for entry in given):
+        raise OperationValueError(
+            f"images must be a list of {{'name': ..., 'newName': ..., 'newTag': ...}}, not {given!r}"
+        )
+    try:
+        return reference.override(name, given)
     except reference.ReferenceError as error:
         raise OperationValueError(f"images: {error}") from None
 
 
 def _nodes(client: Client) -> tuple[Node, ...]:
     """List the cluster's ready nodes, this host first, each with the URL that the inventory publishes for it."""
-    urls = {each.name: _published(each.data.get("node_port_url")) for each in inventory}
+    urls = published()
     found = [
-        Node(name, str(node["address"]), urls.get(name))
+        Node(name, str(node["address"]), urls.get(name, urls.get(node["address"])))
         for name, node in nodes(query.list(client, "v1", "Node")).items()
         if node["ready"]
     ]
     return tuple(sorted(found, key=lambda node: (node.name != host.name, node.name)))
 
 
-def _published(url: str | None) -> str | None:
-    """Give a published URL if it leads to the declared node port; the lab publishes one port only."""
-    return url if url and urlsplit(url).port == host.data.get("ingress_node_port") else None
+def published() -> dict[str, str]:
+    """Read by which URL each host's node port is reached, where the inventory says so: by its name and address.
+
+    Any port will do: what forwards to the node port (the lab, a jump host, NAT) has ports of its own.
+
+    Raises:
+        OperationValueError: a URL that cannot be used; names the host.
+
+    """
+    urls: dict[str, str] = {}
+    for each in inventory:
+        url = each.data.get("node_port_url")
+        if url is None:
+            continue
+        if not isinstance(url, str) or not _BASE_URL.fullmatch(url):
+            raise OperationValueError(
+                f"{each.name}: node_port_url must be like http://192.0.2.1:8080, without a path, not {url!r}"
+            )
+        urls |= {each.name: url, each.data.get("node_address", each.name): url}
+    return urls
 
 
 def _whisper(message: str) -> None:

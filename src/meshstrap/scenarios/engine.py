@@ -24,7 +24,7 @@ from meshstrap.kube import manifests, query
 from meshstrap.kube.errors import KubeError
 from meshstrap.kube.plan import Change, plan
 from meshstrap.kube.wait import NotReady, wait
-from meshstrap.mesh import gateway
+from meshstrap.mesh import gateway, revision
 from meshstrap.mesh.errors import MeshError
 from meshstrap.scenarios import ingress
 from meshstrap.scenarios.site import Site
@@ -139,27 +139,30 @@ class Scenario(ABC):
         return Path(str(module.__file__)).with_name("manifests.yaml")
 
     def objects(
-        self, parameters: Mapping[str, Any], *, image: Callable[[str], str] = lambda reference: reference
+        self,
+        parameters: Mapping[str, Any],
+        *,
+        image: Callable[[str], str] = lambda reference: reference,
+        istio_revision: str = revision.DEFAULT,
     ) -> list[Object]:
-        """Give the objects to apply: the manifests with parameters set and images renamed.
+        """Give the objects to apply: the manifests with parameters set, images renamed and sidecars of a revision.
 
         Args:
             parameters: what `parameters` gave.
             image: gives the reference to use for a reference in the manifests (data `images`).
+            istio_revision: the site's revision of Istio.
 
         Returns:
             A fresh copy of the objects, in the order of the file.
         """
         objects = copy.deepcopy(manifests.load(self.manifests))
         self.set_parameters(objects, parameters)
-        for container in _containers(objects):
-            container["image"] = image(container["image"])
+        for item in objects:
+            for container in _containers(item):
+                container["image"] = image(container["image"])
+            if item["kind"] == "Namespace":
+                _label(item, istio_revision)
         return objects
-
-    def images(self) -> list[str]:
-        """List the image references of the manifests, each once, in the order of the file."""
-        found = [container["image"] for container in _containers(manifests.load(self.manifests))]
-        return list(dict.fromkeys(found))
 
 
 def prove(
@@ -185,7 +188,7 @@ def prove(
         OSError: the evidence file cannot be written.
     """
     parameters = scenario.parameters(data)
-    objects = scenario.objects(parameters, image=image)
+    objects = scenario.objects(parameters, image=image, istio_revision=site.revision)
     started = site.clock.now()
     observation: Observation = {"parameters": dict(parameters), "seconds": {}}
     try:
@@ -316,6 +319,15 @@ def collect(look: Callable[[], bool], site: Site) -> None:
         site.clock.sleep(COLLECT_PAUSE)
 
 
+def images(objects: list[Object]) -> dict[str, Object]:
+    """Give the image references of objects, each with the first object that uses it, in their order."""
+    found: dict[str, Object] = {}
+    for item in objects:
+        for container in _containers(item):
+            found.setdefault(container["image"], item)
+    return found
+
+
 def declared(objects: list[Object], kind: str) -> Object:
     """Give the one object of a kind that a scenario declares.
 
@@ -382,11 +394,19 @@ def _drift(change: Change) -> str:
     return f"{change.ref}: {change.error or fields or change.note or 'is not there'}"
 
 
-def _containers(objects: list[Object]) -> list[dict[str, Any]]:
-    return [
-        container
-        for item in objects
-        for spec in [item.get("spec", {}).get("template", {}).get("spec", {})]
-        for key in ("initContainers", "containers")
-        for container in spec.get(key, [])
-    ]
+def _containers(item: Object) -> list[dict[str, Any]]:
+    """List the containers of a Pod, a workload's template or a CronJob's."""
+    spec = item.get("spec", {})
+    if item["kind"] == "CronJob":
+        spec = spec.get("jobTemplate", {}).get("spec", {})
+    if item["kind"] != "Pod":
+        spec = spec.get("template", {}).get("spec", {})
+    return [container for key in ("initContainers", "containers") for container in spec.get(key, [])]
+
+
+def _label(namespace: Object, istio_revision: str) -> None:
+    """Have a namespace that asks for sidecars ask for those of a revision."""
+    labels = namespace["metadata"].get("labels", {})
+    if labels.get("istio-injection") == "enabled":
+        del labels["istio-injection"]
+        labels |= {key: value for key, value in revision.injection_labels(istio_revision).items() if value}

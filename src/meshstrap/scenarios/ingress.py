@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from meshstrap.kube import logs, query
-from meshstrap.mesh import access_log, gateway, proxy
+from meshstrap.mesh import access_log, gateway, proxy, revision
 from meshstrap.mesh.errors import GatewayError, ProxyError
 from meshstrap.mesh.proxy_config import ENDPOINTS, ROUTES, endpoint_differences, origins, route_differences
 from meshstrap.scenarios import http
@@ -55,6 +55,15 @@ def base_url(site: Site, node: Node) -> str:
     return f"http://{node.address}:{gateway.node_port(service)}"
 
 
+def needs_gateway(objects: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether objects bind anything to a gateway: a VirtualService that names one, or a Gateway. Pure."""
+    return any(
+        item["kind"] == "Gateway"
+        or (item["kind"] == "VirtualService" and set(item["spec"].get("gateways", [])) - {"mesh"})
+        for item in objects
+    )
+
+
 def gateway_pods(site: Site) -> list[Mapping[str, Any]]:
     """List the ingress gateway's ready pods."""
     labels = ",".join(f"{key}={value}" for key, value in gateway.SELECTOR.items())
@@ -91,18 +100,20 @@ def missing(site: Site, virtual_service: Mapping[str, Any]) -> list[str]:
     shared = gateway.SHARED_GATEWAY_NAME
     if query.get(site.client, NETWORKING, "Gateway", shared, gateway.NAMESPACE) is None:
         lacks.append(f"there is no Gateway {gateway.NAMESPACE}/{shared}; run deploys/istio.py")
-    lacks += missing_access_log(query.get(site.client, "v1", "ConfigMap", "istio", gateway.NAMESPACE))
+    name = revision.mesh_config(site.revision)
+    lacks += missing_access_log(query.get(site.client, "v1", "ConfigMap", name, gateway.NAMESPACE), name)
     lacks += rivals(virtual_service, query.list(site.client, NETWORKING, "VirtualService"))
     return lacks
 
 
-def missing_access_log(config: Mapping[str, Any] | None) -> list[str]:
+def missing_access_log(config: Mapping[str, Any] | None, name: str) -> list[str]:
     """Say why the gateway's log cannot be read: no access log, or another format than Istio's own. Pure.
 
     Args:
-        config: the ConfigMap `istio` of istio-system; None when it is not there.
+        config: the ConfigMap of istio-system that holds the mesh config; None when it is not there.
+        name: its name, which is the revision's.
     """
-    where = f"mesh config (ConfigMap {gateway.NAMESPACE}/istio)"
+    where = f"mesh config (ConfigMap {gateway.NAMESPACE}/{name})"
     if config is None:
         return [f"{where} is not there; run deploys/istio.py"]
     try:

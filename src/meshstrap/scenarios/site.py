@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from meshstrap.kube.connect import Client
+from meshstrap.mesh import revision
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Site:
         client: connection to the cluster's API server.
         nodes: the nodes; the first is the one whose URL is shown and asked most, control-1 in the lab.
         reports: directory of the evidence files.
+        revision: the site's revision of Istio.
         clock: time.
         progress: told what the proof is doing, one short line at a time.
     """
@@ -62,5 +64,6 @@ class Site:
     client: Client
     nodes: tuple[Node, ...]
     reports: Path
+    revision: str = revision.DEFAULT
     clock: Clock = field(default_factory=Clock)
     progress: Callable[[str], None] = _silent

@@ -94,20 +94,51 @@ def test_every_manifest_is_plain_yaml_in_its_own_namespace_on_the_shared_gateway
 @pytest.mark.parametrize("name", names())
 def test_images_are_those_of_the_objects_and_can_be_renamed(name: str) -> None:
     scenario = find(name)
-    assert scenario.images() and len(set(scenario.images())) == len(scenario.images())
+    images = engine.images(scenario.objects(scenario.parameters({})))
+    assert images
     renamed = scenario.objects(scenario.parameters({}), image=lambda reference: f"registry.example/{reference}")
     text = yaml.safe_dump(renamed)
-    assert all(f"image: registry.example/{reference}" in text for reference in scenario.images())
+    assert all(f"image: registry.example/{reference}" in text for reference in images)
 
 
 def test_the_canarys_weight_is_set_on_the_objects_and_nowhere_else() -> None:
     scenario = find("canary")
-    assert scenario.images() == ["xianchao/canary:v1", "xianchao/canary:v2"]
+    used = engine.images(scenario.objects({"weight": 20}))
+    assert {image: item["metadata"]["name"] for image, item in used.items()} == {
+        "xianchao/canary:v1": "appv1",
+        "xianchao/canary:v2": "appv2",
+    }
     twenty, default = scenario.objects({"weight": 20}), scenario.objects({"weight": 10})
     changed = [(a, b) for a, b in zip(twenty, default, strict=True) if a != b]
     assert [a["kind"] for a, _ in changed] == ["VirtualService"]
     routes: list[dict[str, Any]] = changed[0][0]["spec"]["http"][0]["route"]
     assert {each["destination"]["subset"]: each["weight"] for each in routes} == {"v1": 80, "v2": 20}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"kind": "Pod", "spec": {"containers": [{"image": "a"}], "initContainers": [{"image": "b"}]}},
+        {"kind": "Job", "spec": {"template": {"spec": {"containers": [{"image": "a"}, {"image": "b"}]}}}},
+        {
+            "kind": "CronJob",
+            "spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"image": "a"}, {"image": "b"}]}}}}},
+        },
+    ],
+    ids=lambda item: str(item["kind"]),
+)
+def test_images_are_found_wherever_a_kind_has_its_pods(item: dict[str, Any]) -> None:
+    assert set(engine.images([item])) == {"a", "b"}
+
+
+def test_a_namespace_asks_for_the_sidecars_of_the_sites_revision_and_never_by_two_labels() -> None:
+    def labels(revision: str) -> dict[str, str]:
+        objects = find("canary").objects({"weight": 10}, istio_revision=revision)
+        found: dict[str, str] = engine.declared(objects, "Namespace")["metadata"]["labels"]
+        return found
+
+    assert labels("default") == {"istio-injection": "enabled"}
+    assert labels("1-31") == {"istio.io/rev": "1-31"}
 
 
 def test_the_canary_is_two_deployments_and_each_has_its_subset() -> None:

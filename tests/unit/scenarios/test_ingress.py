@@ -8,7 +8,7 @@ import pytest
 
 from meshstrap.scenarios import find
 from meshstrap.scenarios.engine import declared
-from meshstrap.scenarios.ingress import missing_access_log, rivals
+from meshstrap.scenarios.ingress import missing_access_log, needs_gateway, rivals
 
 OURS = declared(find("canary").objects({"weight": 10}), "VirtualService")
 CATCH_ALL: dict[str, Any] = {"route": [{"destination": {"host": "web"}}]}
@@ -54,7 +54,7 @@ def config(mesh: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("extra", ["", "accessLogEncoding: JSON\n"])
 def test_istios_own_access_log_on_stdout_is_what_is_needed(extra: str) -> None:
-    assert missing_access_log(config(f"accessLogFile: /dev/stdout\n{extra}")) == []
+    assert missing_access_log(config(f"accessLogFile: /dev/stdout\n{extra}"), "istio") == []
 
 
 @pytest.mark.parametrize(
@@ -69,5 +69,15 @@ def test_istios_own_access_log_on_stdout_is_what_is_needed(extra: str) -> None:
     ],
 )
 def test_a_setting_that_is_missing_is_named(settings: dict[str, Any] | None, said: str) -> None:
-    (text,) = missing_access_log(settings)
+    (text,) = missing_access_log(settings, "istio-1-31")
     assert said in text
+    assert "ConfigMap istio-system/istio-1-31" in text
+
+
+def test_what_is_bound_to_a_gateway_needs_one() -> None:
+    def service(*gateways: str) -> dict[str, Any]:
+        return {"kind": "VirtualService", "spec": {"gateways": list(gateways)}}
+
+    assert needs_gateway([{"kind": "Service"}, service("mesh", "istio-system/meshstrap-gateway")])
+    assert needs_gateway([{"kind": "Gateway"}])
+    assert not needs_gateway([{"kind": "Service"}, service("mesh"), {"kind": "VirtualService", "spec": {}}])
