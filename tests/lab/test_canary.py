@@ -5,6 +5,7 @@ nothing that is printed or kept holds a key.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -13,13 +14,13 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from meshstrap.lab import access
 from meshstrap.lab.directory import Lab
 from meshstrap.lab.record import read
 
@@ -131,6 +132,52 @@ def test_a_share_that_is_none_is_refused_before_anything_runs(
     assert weights(kubectl) == before
 
 
+@pytest.mark.parametrize("weight", ["abc", "101", "10.5"])
+def test_a_proof_of_a_share_that_is_none_is_refused_without_a_traceback(deploy: Deploy, weight: str) -> None:
+    refused = deploy("verify", "--data", f"canary_weight={weight}")
+    assert refused.code == 1
+    assert "canary_weight must be a whole number from 0 to 100" in refused.said
+    assert "Starting operation" not in refused.said
+    assert "Traceback" not in refused.said
+
+
+UNKNOWN_TAG = ("--data", 'images=[{"name": "xianchao/canary", "newTag": "v9"}]')
+
+
+def images_used(kubectl: Callable[..., str]) -> list[str]:
+    return kubectl("get", "deployments", "-n", "canary", "-o", "jsonpath={.items..image}").split()
+
+
+def test_an_image_that_the_bundle_lacks_is_refused_before_anything_is_sent(
+    deploy: Deploy, kubectl: Callable[..., str]
+) -> None:
+    before = images_used(kubectl)
+    refused = deploy("canary", *UNKNOWN_TAG)
+    assert refused.code == 1
+    for name in ("appv1", "appv2"):
+        assert f"Deployment/canary/{name} in src/meshstrap/scenarios/canary/manifests.yaml" in refused.said
+    assert "asks for image docker.io/xianchao/canary:v9" in refused.said
+    assert "Starting operation" not in refused.said
+    assert "Traceback" not in refused.said
+    assert images_used(kubectl) == before
+
+
+def test_without_a_bundle_here_waiting_names_the_image_that_no_node_has(deploy: Deploy, tmp_path: Path) -> None:
+    began = time.monotonic()
+    try:
+        failed = deploy("canary", *UNKNOWN_TAG, "--data", f"bundle={tmp_path}")
+        took = time.monotonic() - began
+        assert failed.code == 1
+        assert APPLY in failed.failed
+        assert "image docker.io/xianchao/canary:v9 is not there (" in failed.said
+        assert "Traceback" not in failed.said
+        # Far less than the five minutes that something slow may take.
+        assert took < 90
+    finally:
+        healed = deploy("canary")
+    assert (healed.code, healed.changed) == (0, [APPLY]), healed.said
+
+
 def test_without_a_proof_nothing_is_claimed(deploy: Deploy, checkout: Path) -> None:
     before = newest_report(checkout)
     made = deploy("canary", "--data", "prove=false")
@@ -152,41 +199,84 @@ def test_what_is_removed_is_gone_and_can_come_back(deploy: Deploy, kubectl: Call
     assert "canary: PASS" in made.said
 
 
-def secrets_of(kubeconfig: str) -> list[str]:
-    """Give the key material of a kubeconfig in pieces that no line break can hide."""
+# A token of a service account, and one with which machines join.
+TOKEN = re.compile(r"\beyJ[\w-]{20,}\.|\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
+
+
+@pytest.fixture
+def secrets(on_node: Callable[..., Finished], standing: Lab) -> Callable[[str], list[str]]:
+    """Find secrets in a text: pieces, that no line break can hide, of the site's key and certificate; keys, tokens."""
+    kubeconfig = on_node(standing, "control-1", "cat /etc/kubernetes/admin.conf").stdout
     user = yaml.safe_load(kubeconfig)["users"][0]["user"]
     texts = [user["client-key-data"], user["client-certificate-data"]]
-    return [text[start : start + 60] for text in texts for start in range(0, len(text) - 60, 400)]
+    # What stands at the same place in each: as it is in the file, and as PEM, each line for itself.
+    plain = [line for text in texts for line in base64.b64decode(text).decode().splitlines() if "-----" not in line]
+    pieces = [text[start : start + 60] for text in texts for start in range(0, len(text) - 60, 400)] + plain
+    assert len(pieces) > 20
+
+    def find(text: str) -> list[str]:
+        found = [piece for piece in pieces if piece in text]
+        return found + re.findall(r"PRIVATE KEY|BEGIN CERTIFICATE", text) + TOKEN.findall(text)
+
+    assert find(kubeconfig)
+    assert find(" ".join(plain))
+    assert find("token abcdef.0123456789abcdef")
+    return find
 
 
-def test_nothing_printed_or_kept_holds_the_kubeconfig(
-    run_pyinfra: Callable[..., Finished], on_node: Callable[..., Finished], standing: Lab, checkout: Path
+def test_nothing_printed_or_kept_holds_a_secret(
+    run_pyinfra: Callable[..., Finished], secrets: Callable[[str], list[str]], checkout: Path
 ) -> None:
-    pieces = secrets_of(on_node(standing, "control-1", "cat /etc/kubernetes/admin.conf").stdout)
-    assert len(pieces) > 4
     for name in ("istio", "canary", "injection"):
         finished = run_pyinfra("inventory.py", f"deploys/{name}.py", "-vvv", "-y", "--debug")
         assert finished.returncode == 0, finished.stderr
         said = finished.stdout + finished.stderr
         assert len(said) > 1000
-        assert not [piece for piece in pieces if piece in said]
-        assert "PRIVATE KEY" not in said
-    kept = "".join(path.read_text() for path in (checkout / "reports").glob("*"))
-    assert not [piece for piece in pieces if piece in kept]
-    assert not re.search(r"PRIVATE KEY|\beyJ[\w-]{20,}\.|\b[a-z0-9]{6}\.[a-z0-9]{16}\b", kept)
+        assert secrets(said) == []
+    reports = list((checkout / "reports").glob("*"))
+    assert reports
+    assert secrets("\n".join(path.read_text() for path in reports)) == []
 
 
-def test_no_process_on_a_node_shows_the_kubeconfig(
-    run_pyinfra: Callable[..., Finished], on_node: Callable[..., Finished], standing: Lab
+@pytest.fixture
+def processes(standing: Lab, tmp_path: Path) -> Iterator[Callable[[], list[str]]]:
+    """Look at control-1's processes all the time; processes() ends it and gives the looks, each a text."""
+    watch = f"while :; do echo {LOOK}; ps -efww; sleep 0.05; done"
+    command = access.ssh(standing, read(standing.nodes_file).node("control-1"), ["bash", "-c", watch])
+    seen = tmp_path / "processes"
+    with seen.open("w") as output, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output) as watching:
+
+        def looks() -> list[str]:
+            return seen.read_text().split(f"{LOOK}\n")[1:]
+
+        def end() -> list[str]:
+            watching.terminate()
+            watching.wait(10)
+            return looks()
+
+        try:
+            deadline = time.monotonic() + 20
+            while len(looks()) < 2:
+                assert time.monotonic() < deadline, "no look at the processes"
+                time.sleep(0.1)
+            yield end
+        finally:
+            watching.kill()
+
+
+LOOK = "=== look ==="
+
+
+def test_no_process_on_a_node_shows_a_secret(
+    run_pyinfra: Callable[..., Finished], processes: Callable[[], list[str]], secrets: Callable[[str], list[str]]
 ) -> None:
-    pieces = secrets_of(on_node(standing, "control-1", "cat /etc/kubernetes/admin.conf").stdout)
-    watch = "for i in $(seq 60); do ps -eo args; sleep 0.1; done"
-    with ThreadPoolExecutor(1) as worker:
-        watching = worker.submit(on_node, standing, "control-1", watch, 60)
-        assert run_pyinfra("inventory.py", "deploys/canary.py", "-y").returncode == 0
-        seen = watching.result().stdout
-    assert "kube-apiserver" in seen
-    assert not [piece for piece in pieces if piece in seen]
+    assert run_pyinfra("inventory.py", "deploys/canary.py", "-y").returncode == 0
+    looks = processes()
+    # The run holds its lock from its first step to its end, by a process on the node: these looks fell into it.
+    during = [look for look in looks if "/run/meshstrap.lock" in look]
+    assert len(during) > 10
+    assert all("kube-apiserver" in look for look in during)
+    assert secrets("".join(looks)) == []
 
 
 def test_a_second_checkout_with_an_inventory_of_its_own_runs_it(

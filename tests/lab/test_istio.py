@@ -137,6 +137,10 @@ def test_a_profile_without_gateway_takes_it_away_and_the_canary_refuses_by_name(
     assert (
         "no ready ingress gateway pod in istio-system; run deploys/istio.py with a profile that has one" in refused.said
     )
+    refused = deploy("canary", *minimal)
+    assert refused.code == 1
+    assert "canary needs the ingress gateway; istio_profile is minimal" in refused.said
+    assert "Starting operation" not in refused.said
     back = deploy("istio")
     assert (back.code, back.changed) == (0, [CONTROL_PLANE]), back.said
     assert GATEWAY in objects("deployments", *IN_ISTIO)
@@ -168,6 +172,16 @@ def test_a_node_port_out_of_range_is_refused_before_anything_runs(deploy: Callab
     assert refused.code == 1
     assert "ingress_node_port must be a whole number from 30000 to 32767" in refused.said
     assert "Starting operation" not in refused.said
+
+
+def test_a_version_that_arrives_as_a_number_is_refused_with_what_to_write(
+    deploy: Callable[..., Any],
+) -> None:
+    refused = deploy("istio", "--data", "istio_version=1.31")
+    assert refused.code == 1
+    assert "istio_version: 1.31 is no version" in refused.said
+    assert "1.31.0" in refused.said
+    assert "Traceback" not in refused.said
 
 
 def test_an_unsupported_pair_is_refused_with_what_would_do(deploy: Callable[..., Any]) -> None:

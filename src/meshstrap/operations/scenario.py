@@ -175,7 +175,7 @@ def _refuse_unknown_images(found: Scenario, objects: list[dict[str, Any]]) -> No
         raise OperationValueError(str(error)) from None
     unknown = [
         f"{Ref.of(item)} in {_from_here(found.manifests)} asks for image {full}, which {path} does not hold"
-        for name, item in images(objects).items()
+        for name, item in images(objects)
         if (full := reference.normalize(name)) not in known
     ]
     if unknown:
