@@ -56,9 +56,9 @@ def test_the_split_is_proved_and_the_verdict_told_with_its_numbers(
     made = deploy("canary")
     assert made.code == 0, made.said
     assert re.search(r"canary: PASS: .*\b400\b", made.said), made.said
-    # The checkout's own lab publishes the node port on 127.0.0.1; others are reached on the node's address.
-    address = read(standing.nodes_file).node("control-1").address
-    assert re.search(rf"curl -s http://(127\.0\.0\.1|{re.escape(address)}):30191/", made.said), made.said
+    # Each lab publishes its node port on 127.0.0.1, by a port of its own.
+    published = read(standing.nodes_file).node("control-1").node_port_url
+    assert f"curl -s {published}/;" in made.said, made.said
     report = newest_report(checkout)
     assert report["verdict"]["outcome"] == "PASS"
     assert len([each for each in report["observation"]["rounds"][0]["requests"] if each["counted"]]) >= 400
@@ -139,6 +139,29 @@ def test_a_proof_of_a_share_that_is_none_is_refused_without_a_traceback(deploy: 
     assert "canary_weight must be a whole number from 0 to 100" in refused.said
     assert "Starting operation" not in refused.said
     assert "Traceback" not in refused.said
+
+
+def test_a_revision_has_its_own_label_on_the_namespace_and_the_other_one_goes(
+    deploy: Deploy, kubectl: Callable[..., str]
+) -> None:
+    def labels() -> dict[str, str]:
+        found = json.loads(kubectl("get", "namespace", "canary", "-o", "json"))["metadata"]["labels"]
+        return {key: value for key, value in found.items() if "istio" in key}
+
+    assert labels() == {"istio-injection": "enabled"}
+    revision = ("--data", "istio_revision=1-31")
+    try:
+        made = deploy("canary", *revision, "--data", "prove=false")
+        assert (made.code, made.changed) == (0, [APPLY]), made.said
+        assert labels() == {"istio.io/rev": "1-31"}
+        # The mesh config that counts is the revision's, which is not installed here.
+        verified = deploy("verify", *revision)
+        assert (verified.code, verified.failed) == (1, [PROOF])
+        assert "ConfigMap istio-system/istio-1-31) is not there" in verified.said
+    finally:
+        back = deploy("canary")
+    assert (back.code, back.changed) == (0, [APPLY]), back.said
+    assert labels() == {"istio-injection": "enabled"}
 
 
 UNKNOWN_TAG = ("--data", 'images=[{"name": "xianchao/canary", "newTag": "v9"}]')
