@@ -16,4 +16,4 @@ containerd.service(
     config=host.data.containerd_config,
     kubelet_config=host.data.kubelet_config,
 )
-kubeadm.kubelet(name="Set up the kubelet's service")
+kubeadm.kubelet(name="Set up the kubelet's service", bundle=host.data.bundle)

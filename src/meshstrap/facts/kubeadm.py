@@ -25,6 +25,9 @@ _MEMBER = f"""
 echo "hostname $(uname -n)"
 for f in admin kubelet; do [ -e {DIRECTORY}/$f.conf ] && echo "conf $f"; done
 [ -e {STARTED} ] && echo "mark started"
+sed -n 's|.*image: .*/kube-apiserver:\\(v[0-9.]*\\).*|apiserver \\1|p' \\
+    {DIRECTORY}/manifests/kube-apiserver.yaml 2>/dev/null
+[ -d /var/lib/etcd/member ] && echo "etcd data"
 [ -e {DONE} ] && echo "mark done" && sed -n 's/^cluster: /cluster /p' {DONE}
 command -v kubeadm >/dev/null 2>&1 && echo "kubeadm $(kubeadm version -o short 2>/dev/null)"
 exit 0
@@ -34,7 +37,7 @@ _CLUSTER = f"""
 {_PATH}
 [ -e {DIRECTORY}/admin.conf ] && command -v kubectl >/dev/null 2>&1 || exit 0
 kubectl --kubeconfig {DIRECTORY}/admin.conf --request-timeout=10s -n kube-system get \
-    nodes,deployments,daemonsets --ignore-not-found -o json 2>/dev/null
+    nodes,deployments,pods --ignore-not-found -o json 2>/dev/null
 exit 0
 """
 
@@ -48,31 +51,35 @@ class MemberState(TypedDict):
     kubelet_conf: bool
     mark: Literal["started", "done"] | None
     cluster: str | None
+    apiserver: str | None
+    etcd_data: bool
 
 
 class NodeState(TypedDict):
-    """A Kubernetes node: its address and pods' network, and whether it is Ready (or why not)."""
+    """A Kubernetes node: its address and pods' network, whether it is Ready (or why not), and takes any pod."""
 
     address: str | None
     pod_cidr: str | None
     ready: bool
     reason: str
     kubelet: str
+    takes_pods: bool
 
 
 class ClusterState(TypedDict):
-    """The cluster's nodes by name, and what of the system pods is available."""
+    """The cluster's nodes by name, whether CoreDNS is available, and the nodes whose kube-proxy is ready."""
 
     nodes: dict[str, NodeState]
     coredns: bool
-    kube_proxy: bool
+    kube_proxy: list[str]
 
 
 class PodNetworkState(TypedDict):
-    """Routes through other machines as `<network> via <address>`, and the pods' networks that are masqueraded."""
+    """Routes through other machines as `<network> via <address>`, masqueraded pods' networks, and the bridge's."""
 
     routes: list[str]
     masquerade: list[str]
+    bridge: list[str]
 
 
 class Member(FactBase[MemberState]):
@@ -87,6 +94,8 @@ class Member(FactBase[MemberState]):
             "kubelet_conf": True,
             "mark": "done",
             "cluster": "meshstrap",
+            "apiserver": "v1.34.10",
+            "etcd_data": True,
         }
     """
 
@@ -112,10 +121,11 @@ class Cluster(FactBase[ClusterState | None]):
                     "ready": True,
                     "reason": "kubelet is posting ready status",
                     "kubelet": "v1.34.10",
+                    "takes_pods": False,
                 },
             },
             "coredns": True,
-            "kube_proxy": True,
+            "kube_proxy": ["control-1"],
         }
     """
 
@@ -129,7 +139,7 @@ class Cluster(FactBase[ClusterState | None]):
 
 
 class RequiredImages(FactBase[list[str]]):
-    """Returns the image references that kubeadm itself names for a version; empty where there is no kubeadm yet.
+    """Returns the image references that kubeadm itself names for a version; empty where no kubeadm of it is there.
 
     .. code:: python
 
@@ -140,9 +150,10 @@ class RequiredImages(FactBase[list[str]]):
 
     @override
     def command(self, version: str) -> str:
+        wanted = shlex.quote(f"v{version.removeprefix('v')}")
         return (
-            f"{_PATH}; command -v kubeadm >/dev/null 2>&1 || exit 0; "
-            f"kubeadm config images list --kubernetes-version v{version.removeprefix('v')} 2>/dev/null"
+            f'{_PATH}; [ "$(kubeadm version -o short 2>/dev/null)" = {wanted} ] || exit 0; '
+            f"kubeadm config images list --kubernetes-version {wanted}"
         )
 
     @override
@@ -155,13 +166,13 @@ class PodNetwork(FactBase[PodNetworkState]):
 
     .. code:: python
 
-        {"routes": ["10.244.1.0/24 via 172.29.182.11"], "masquerade": ["10.244.0.0/24"]}
+        {"routes": ["10.244.1.0/24 via 172.29.182.11"], "masquerade": ["10.244.0.0/24"], "bridge": []}
     """
 
     @staticmethod
     @override
     def default() -> PodNetworkState:
-        return {"routes": [], "masquerade": []}
+        return {"routes": [], "masquerade": [], "bridge": []}
 
     @override
     def command(self) -> str:
@@ -223,6 +234,8 @@ def parse_member(output: list[str]) -> MemberState:
         "kubelet_conf": False,
         "mark": None,
         "cluster": None,
+        "apiserver": None,
+        "etcd_data": False,
     }
     for line in output:
         key, _, value = line.strip().partition(" ")
@@ -236,6 +249,10 @@ def parse_member(output: list[str]) -> MemberState:
             state["mark"] = "started"
         elif key == "mark" and value == "done" and state["mark"] is None:
             state["mark"] = "done"
+        elif key == "apiserver":
+            state["apiserver"] = value
+        elif key == "etcd":
+            state["etcd_data"] = True
         elif key == "cluster":
             state["cluster"] = value
         elif key == "kubeadm":
@@ -245,32 +262,35 @@ def parse_member(output: list[str]) -> MemberState:
 
 def parse_pod_network(output: list[str]) -> PodNetworkState:
     """Read `ip -4 route show` and `iptables -t nat -S POSTROUTING`, printed one after the other."""
-    found: PodNetworkState = {"routes": [], "masquerade": []}
+    found: PodNetworkState = {"routes": [], "masquerade": [], "bridge": []}
     for line in output:
         words = line.split()
         if len(words) > 2 and words[1] == "via" and "/" in words[0]:
             found["routes"].append(" ".join(words[:3]))
+        elif len(words) > 2 and words[1:3] == ["dev", "cni0"] and "/" in words[0]:
+            found["bridge"].append(words[0])
         elif "meshstrap-pods" in words and "-s" in words:
             found["masquerade"].append(words[words.index("-s") + 1])
     return found
 
 
 def parse_cluster(text: str) -> ClusterState | None:
-    """Read `kubectl get nodes,deployments,daemonsets -n kube-system -o json`; None where nothing was answered."""
+    """Read `kubectl get nodes,deployments,pods -n kube-system -o json`; None where nothing was answered."""
     if not text.strip():
         return None
     items: list[dict[str, Any]] = json.loads(text).get("items", [])
-    state: ClusterState = {"nodes": {}, "coredns": False, "kube_proxy": False}
+    state: ClusterState = {"nodes": {}, "coredns": False, "kube_proxy": []}
     for item in items:
         status = item.get("status", {})
         if item["kind"] == "Node":
             state["nodes"][item["metadata"]["name"]] = _node(item)
         elif item["kind"] == "Deployment" and item["metadata"]["name"] == "coredns":
-            wanted = item["spec"].get("replicas", 1)
-            state["coredns"] = wanted > 0 and status.get("availableReplicas", 0) >= wanted
-        elif item["kind"] == "DaemonSet" and item["metadata"]["name"] == "kube-proxy":
-            wanted = status.get("desiredNumberScheduled", 0)
-            state["kube_proxy"] = wanted > 0 and status.get("numberAvailable", 0) >= wanted
+            # One is enough to answer: the other may have stood on a node that has lost its power.
+            state["coredns"] = status.get("availableReplicas", 0) > 0
+        elif item["kind"] == "Pod" and item["metadata"].get("labels", {}).get("k8s-app") == "kube-proxy":
+            conditions = {each["type"]: each["status"] for each in status.get("conditions", [])}
+            if conditions.get("Ready") == "True":
+                state["kube_proxy"].append(item["spec"].get("nodeName", ""))
     return state
 
 
@@ -284,4 +304,7 @@ def _node(item: dict[str, Any]) -> NodeState:
         "ready": ready is not None and ready["status"] == "True",
         "reason": ready["message"] if ready else "the kubelet has not reported yet",
         "kubelet": status.get("nodeInfo", {}).get("kubeletVersion", ""),
+        "takes_pods": not any(
+            each["key"] == "node-role.kubernetes.io/control-plane" for each in item.get("spec", {}).get("taints", [])
+        ),
     }

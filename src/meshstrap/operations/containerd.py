@@ -21,12 +21,13 @@ from meshstrap.bundle.plan import NodeImage, Plan, UnknownImageError, plan
 from meshstrap.bundle.reference import ReferenceError
 from meshstrap.bundle.store import Store, StoreError
 from meshstrap.facts import containerd as facts
-from meshstrap.facts.kubeadm import Member, RequiredImages, phase
+from meshstrap.facts.kubeadm import Cluster, Member, RequiredImages, phase
 from meshstrap.facts.system import Platform, Services
 from meshstrap.kube import manifests
 from meshstrap.kube.manifests import ManifestError
 from meshstrap.operations import system
-from meshstrap.operations.failure import executing, failure
+from meshstrap.operations.failure import executing, fail, failure
+from meshstrap.operations.reach import alone, fact
 
 PROGRAMS = {
     "containerd": "/usr/local/bin/containerd",
@@ -41,7 +42,8 @@ UNIT_FILE = "/etc/systemd/system/containerd.service"
 SOCKET = "/run/containerd/containerd.sock"
 
 PIN_LABEL = "io.cri-containerd.pinned=pinned"
-CONTROL_PLANE_ONLY = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+KUBERNETES_BINARIES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+CONTROL_PLANE_ONLY = (*KUBERNETES_BINARIES, "etcd")
 
 _UNIT = f"""\
 [Unit]
@@ -77,6 +79,7 @@ for r; do ctr -n k8s.io images label "$r" {PIN_LABEL} >/dev/null || exit 1; done
 
 
 @operation()
+@alone
 def programs(bundle: str) -> Generator[PyinfraCommand, None, None]:
     """Install containerd, its shim, ctr and runc from the bundle, unless others set containerd up on the node.
 
@@ -96,6 +99,7 @@ def programs(bundle: str) -> Generator[PyinfraCommand, None, None]:
 
 
 @operation()
+@alone
 def cni_plugins(bundle: str) -> Generator[PyinfraCommand, None, None]:
     """Install the CNI plugins from the bundle.
 
@@ -107,10 +111,14 @@ def cni_plugins(bundle: str) -> Generator[PyinfraCommand, None, None]:
 
         containerd.cni_plugins(name="Install the CNI plugins", bundle=host.data.bundle)
     """
+    if phase(fact(host, Member)) == "foreign":
+        host.noop("this node belongs to a cluster that others made: its CNI plugins are left alone")
+        return
     yield from system.install(bundle, CNI_PLUGINS)
 
 
 @operation()
+@alone
 def service(
     bundle: str, kubernetes_version: str, config: Mapping[str, Any], kubelet_config: Mapping[str, Any]
 ) -> Generator[PyinfraCommand, None, None]:
@@ -137,12 +145,17 @@ def service(
     if theirs:
         host.noop(f"containerd was set up by others ({theirs}): left alone")
         return
+    problem = system.version_problem("kubernetes_version", kubernetes_version)
+    if problem:
+        yield from system.refuse(problem)
+        return
     try:
         lock, _ = system.open_bundle(bundle)
-    except LockError as error:
+        checksums = system.checksums(bundle, PROGRAMS)
+    except (LockError, system.BundleError) as error:
         yield from system.refuse(str(error))
         return
-    required = host.get_fact(RequiredImages, version=kubernetes_version)
+    required = fact(host, RequiredImages, version=kubernetes_version)
     pause = pause_image(required, lock)
     if pause is None:
         yield from system.refuse(
@@ -154,10 +167,11 @@ def service(
         CONFIG_FILE: toml(system.merge(configuration(pause, systemd_cgroup=driver == "systemd"), config)),
         UNIT_FILE: _UNIT,
     }
-    yield from system.service("containerd", texts, list(PROGRAMS.values()))
+    yield from system.service("containerd", texts, checksums)
 
 
 @operation()
+@alone
 def images(
     bundle: str, kubernetes_version: str, cni_manifests: Sequence[str] = ()
 ) -> Generator[PyinfraCommand, None, None]:
@@ -181,17 +195,22 @@ def images(
             kubernetes_version=host.data.kubernetes_version,
         )
     """
+    problem = system.version_problem("kubernetes_version", kubernetes_version)
+    if problem:
+        yield from system.refuse(problem)
+        return
     try:
         lock, store = system.open_bundle(bundle)
-        required = host.get_fact(RequiredImages, version=kubernetes_version)
+        required = fact(host, RequiredImages, version=kubernetes_version)
         wanted = references(
             lock, required, kubernetes_version,
             control_plane="control_plane" in host.groups, workloads=runs_workloads(host),
+            kubernetes=phase(fact(host, Member)) != "foreign",
         )  # fmt: skip
         for path in cni_manifests:
             wanted.update(dict.fromkeys(images_of(manifests.load(Path(path))), path))
-        on_node = host.get_fact(facts.Images)
-        todo = plan(lock, wanted, host.get_fact(Platform), _node_images(on_node))
+        on_node = fact(host, facts.Images)
+        todo = plan(lock, wanted, fact(host, Platform), _node_images(on_node))
         check_files(store, todo.send)
     except (LockError, UnknownImageError, ReferenceError, StoreError, ManifestError) as error:
         yield from system.refuse(f"{bundle}: {error}" if isinstance(error, UnknownImageError) else str(error))
@@ -207,7 +226,7 @@ def images(
             yield failure(f"{host.name}: there is no containerd; run deploys/runtime.py first")
             return
         yield FunctionCommand(_import, (store, todo), {})
-    on_node = host.get_fact(facts.Images)
+    on_node = fact(host, facts.Images)
     lacking = undelivered([*todo.send, *todo.present], on_node)
     if lacking:
         yield failure(
@@ -220,28 +239,32 @@ def images(
 
 
 def references(
-    lock: Lock, required: Sequence[str], kubernetes_version: str, *, control_plane: bool, workloads: bool
+    lock: Lock,
+    required: Sequence[str],
+    kubernetes_version: str,
+    *,
+    control_plane: bool,
+    workloads: bool,
+    kubernetes: bool = True,
 ) -> dict[str, str]:
     """Say which images a node needs.
 
     Args:
         lock: what the bundle holds.
-        required: what kubeadm names; empty where it is not installed yet, then the bundle's are taken.
+        required: what kubeadm names; empty where none of this version is installed yet, then the bundle's are taken.
         kubernetes_version: the cluster's.
         control_plane: whether the node runs the control plane.
         workloads: whether the node runs Istio and applications: all that is not Kubernetes' own.
+        kubernetes: whether Kubernetes' own are ours to bring; a cluster that others made has its own.
 
     Returns:
         Reference -> what it is for.
 
     """
-    kubernetes = list(required) or [
-        image.reference
-        for image in lock.images
-        if image.reference.startswith("registry.k8s.io/")
-        and (not _name(image.reference).startswith("kube-") or image.reference.endswith(f":v{kubernetes_version}"))
-    ]
-    wanted = dict.fromkeys(needed_by_kubernetes(kubernetes, control_plane=control_plane), "kubeadm")
+    wanted: dict[str, str] = {}
+    if kubernetes:
+        theirs = list(required) or _of_kubernetes(lock, kubernetes_version)
+        wanted.update(dict.fromkeys(needed_by_kubernetes(theirs, control_plane=control_plane), "kubeadm"))
     if workloads:
         wanted.update(
             (image.reference, "the bundle")
@@ -249,6 +272,17 @@ def references(
             if not image.reference.startswith("registry.k8s.io/")
         )
     return wanted
+
+
+def _of_kubernetes(lock: Lock, version: str) -> list[str]:
+    # Named whether the bundle has them or not: what lacks is said before kubeadm stumbles over it.
+    named = [f"registry.k8s.io/{name}:v{version.removeprefix('v')}" for name in (*KUBERNETES_BINARIES, "kube-proxy")]
+    others = [
+        image.reference
+        for image in lock.images
+        if image.reference.startswith("registry.k8s.io/") and not _name(image.reference).startswith("kube-")
+    ]
+    return [*named, *others]
 
 
 def images_of(objects: Any) -> set[str]:
@@ -273,10 +307,22 @@ def images_of(objects: Any) -> set[str]:
 def runs_workloads(node: Host) -> bool:
     """Tell whether Istio and applications run on a node.
 
-    Our control plane takes pods only where there is no worker; in a cluster that others made any node may.
+    Our control plane takes pods only where there is no worker when it is made, and goes on to where one comes later;
+    in a cluster that others made any node may.
+
+    Raises:
+        Lost: the node does not answer.
+
     """
     workers = node.inventory.groups.get("workers", [])
-    return node in workers or not workers or phase(node.get_fact(Member)) == "foreign"
+    if node in workers or not workers:
+        return True
+    member = fact(node, Member)
+    if phase(member) != "ours":
+        return phase(member) == "foreign"
+    cluster = fact(node, Cluster)
+    known = cluster["nodes"].get(member["hostname"]) if cluster else None
+    return known is not None and known["takes_pods"]
 
 
 def needed_by_kubernetes(required: Sequence[str], *, control_plane: bool) -> list[str]:
@@ -390,9 +436,9 @@ def _import(state: State, host: Host, store: Store, todo: Plan) -> bool:
     try:
         result = transport.stream(host, StringCommand("sh", "-c", QuoteString(_IMPORT)), write)
     except (transport.TransportError, StoreError, OSError) as error:
-        return system.fail(host, f"images: {error}")
+        return fail(host, f"images: {error}")
     if not result.ok:
-        return system.fail(
+        return fail(
             host,
             f"{host.name}: containerd refused the images: {_last(result.stderr)}\n"
             "Look at free disk and at `journalctl -u containerd` on the node, then run this again.",
@@ -402,12 +448,12 @@ def _import(state: State, host: Host, store: Store, todo: Plan) -> bool:
 
 
 def _answers() -> bool:
-    service = host.get_fact(Services, services=["containerd"]).get("containerd")
+    service = fact(host, Services, services=["containerd"]).get("containerd")
     return service is not None and service["active"]
 
 
 def _foreign() -> str | None:
-    service = host.get_fact(Services, services=["containerd"]).get("containerd")
+    service = fact(host, Services, services=["containerd"]).get("containerd")
     return service["unit"] if service and system.is_foreign(service) else None
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -24,6 +25,7 @@ from pyinfra.context import host
 from meshstrap import transport
 from meshstrap.bundle.lock import LockError
 from meshstrap.facts import containerd as containerd_facts
+from meshstrap.facts.istio import ISTIOCTL
 from meshstrap.facts.kubeadm import (
     DIRECTORY,
     DONE,
@@ -42,7 +44,8 @@ from meshstrap.facts.system import STARTED_WITH, Files, Service, Services
 from meshstrap.kube.manifests import ManifestError
 from meshstrap.mesh import versions
 from meshstrap.operations import containerd, k8s, system
-from meshstrap.operations.failure import executing, failure
+from meshstrap.operations.failure import executing, fail, failure
+from meshstrap.operations.reach import alone, fact, leader_turn
 
 PROGRAMS = {name: f"/usr/local/bin/{name}" for name in ("kubelet", "kubeadm", "kubectl")}
 KUBELET_UNIT = "/etc/systemd/system/kubelet.service"
@@ -56,6 +59,11 @@ KUBEADM_SECONDS = 900.0
 TOKEN_MINUTES = 10
 
 _TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
+# For sed -E: what kubeadm prints that gives access.
+_MASK = (
+    r"s/(^|[^a-z0-9])[a-z0-9]{6}\.[a-z0-9]{16}([^a-z0-9]|$)/\1******.****************\2/g;"
+    r"s/(certificate-key[ =])[0-9a-f]+/\1******/g"
+)
 _LAST_LINE = "# end of configuration"
 
 _KUBELET_UNIT = f"""\
@@ -91,20 +99,32 @@ ExecStart={PROGRAMS["kubelet"]} $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $K
 # kubeadm runs. kubeadm's output goes to a file, so that it goes through even if the operator's machine dies.
 _RUN = f"""
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
-what=$1 cluster=$2 conf=$3 ignore=$4
+what=$1 cluster=$2 ignore=$3 conf=kubelet.conf
 umask 077
 config=$(mktemp /run/meshstrap.config.XXXXXX) || exit 1
-trap 'rm -f "$config"' EXIT
+log={KUBEADM_LOG}
+tidy() {{
+    rm -f "$config"
+    # kubeadm init prints the token that it made.
+    [ -e "$log" ] && sed -i -E '{_MASK}' "$log"
+}}
+trap tidy EXIT
+# dash runs the EXIT trap at a signal only if the signal makes it exit.
+trap 'exit 1' HUP INT TERM
 cat >"$config"
 [ "$(tail -n 1 "$config")" = "{_LAST_LINE}" ] || {{ echo "the configuration arrived cut off"; exit 1; }}
 exec 9>>{RUNNING}
 flock -w 600 9 || {{ echo "another kubeadm has been running on this node for 10 minutes"; exit 1; }}
 # The run that held the lock may have been this one's, left alone by its operator, and through by now.
 [ -e {DONE} ] && [ -e "{DIRECTORY}/$conf" ] && exit 0
-log={KUBEADM_LOG}
 : >"$log"
 umask 022
-if [ -e {STARTED} ]; then
+if [ -e {DONE} ] && [ -d /var/lib/etcd/member ]; then
+    echo "{DIRECTORY}/$conf is gone, and a cluster's data are in /var/lib/etcd: put the file back, or reset this node"
+    exit 1
+fi
+# A mark of a node that is through, and no kubelet.conf: somebody ran kubeadm reset by hand.
+if [ -e {STARTED} ] || [ -e {DONE} ]; then
     kubeadm reset --force >>"$log" 2>&1
     rm -rf /var/lib/etcd/* {DIRECTORY}/pki {DIRECTORY}/*.conf
 fi
@@ -131,7 +151,8 @@ until $k get --raw /readyz >/dev/null 2>&1; do
 done
 there=$($k get node "$node" --ignore-not-found -o 'jsonpath={{.status.addresses[?(@.type=="InternalIP")].address}}')
 if [ "$there" = "$address" ]; then $k delete node "$node" >/dev/null || exit 1; fi
-token=$(kubeadm token create --ttl {TOKEN_MINUTES}m --description "meshstrap: $node joins") || exit 1
+token=$(kubeadm token create --kubeconfig {DIRECTORY}/admin.conf --ttl {TOKEN_MINUTES}m \
+    --description "meshstrap: $node joins") || exit 1
 # A controller signs the cluster's description with each new token. A kubeadm that comes before looks again after 5 s.
 n=0
 until [ -n "$($k -n kube-public get configmap cluster-info -o "jsonpath={{.data.jws-kubeconfig-${{token%%.*}}}}")" ]; do
@@ -148,11 +169,10 @@ PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
 ours() {{ grep -q {STARTED_WITH}= "/etc/systemd/system/$1.service" 2>/dev/null; }}
 exec 9>>{RUNNING}
 flock -w 600 9 || {{ echo "kubeadm has been running on this node for 10 minutes"; exit 1; }}
-log={KUBEADM_LOG}
 umask 077
 if [ -e {STARTED} ] || [ -e {DONE} ] || [ -e {DIRECTORY}/kubelet.conf ]; then
     ours containerd && systemctl start containerd
-    command -v kubeadm >/dev/null 2>&1 && kubeadm reset --force >"$log" 2>&1
+    command -v kubeadm >/dev/null 2>&1 && kubeadm reset --force >"{KUBEADM_LOG}" 2>&1
 fi
 systemctl disable --now meshstrap-pod-network 2>/dev/null
 ours kubelet && systemctl disable --now kubelet 2>/dev/null
@@ -183,10 +203,26 @@ systemctl daemon-reload
 systemctl reset-failed 2>/dev/null
 exit 0
 """
-_WITHDRAW = "PATH=$PATH:/usr/local/bin; kubeadm token delete"
+_UNMASQUERADE = """
+PATH=$PATH:/usr/sbin:/sbin
+iptables -w -t nat -S POSTROUTING | grep -e meshstrap-pods | grep -v -e "$1" | sed 's/^-A/-D/' |
+    while read -r rule; do iptables -w -t nat $rule || exit 1; done
+"""
+# A node that leaves a cluster that stays is no node of it.
+_FORGET = f"""
+PATH=$PATH:/usr/local/bin
+node=$1 address=$2
+[ -e {DIRECTORY}/admin.conf ] || exit 0
+k="kubectl --kubeconfig {DIRECTORY}/admin.conf --request-timeout=10s"
+path='jsonpath={{.status.addresses[?(@.type=="InternalIP")].address}}'
+there=$($k get node "$node" --ignore-not-found -o "$path") || exit 1
+[ "$there" != "$address" ] || $k delete node "$node" >/dev/null
+"""
+_WITHDRAW = f"PATH=$PATH:/usr/local/bin; kubeadm token delete --kubeconfig {DIRECTORY}/admin.conf"
 
 
 @operation()
+@alone
 def programs(bundle: str) -> Generator[PyinfraCommand, None, None]:
     """Install kubelet, kubeadm and kubectl from the bundle, unless others set the kubelet up on the node.
 
@@ -202,7 +238,7 @@ def programs(bundle: str) -> Generator[PyinfraCommand, None, None]:
     if theirs:
         host.noop(f"the kubelet was set up by others ({theirs}): left alone")
         return
-    problem = _other_version(bundle, host.get_fact(Member))
+    problem = _other_version(bundle, fact(host, Member))
     if problem:
         yield from system.refuse(problem)
         return
@@ -210,25 +246,34 @@ def programs(bundle: str) -> Generator[PyinfraCommand, None, None]:
 
 
 @operation()
-def kubelet() -> Generator[PyinfraCommand, None, None]:
+@alone
+def kubelet(bundle: str) -> Generator[PyinfraCommand, None, None]:
     """Set up the kubelet's service as kubeadm expects it. It starts once kubeadm has configured it.
+
+    + bundle: the directory of the bundle, whose kubelet it runs
 
     **Example:**
 
     .. code:: python
 
-        kubeadm.kubelet(name="Set up the kubelet's service")
+        kubeadm.kubelet(name="Set up the kubelet's service", bundle=host.data.bundle)
     """
     theirs = _foreign_kubelet()
     if theirs:
         host.noop(f"the kubelet was set up by others ({theirs}): left alone")
         return
     texts = {KUBELET_UNIT: _KUBELET_UNIT, KUBELET_DROP_IN: _KUBELET_DROP_IN}
-    in_cluster = phase(host.get_fact(Member)) == "ours"
-    yield from system.service("kubelet", texts, [PROGRAMS["kubelet"]], running=in_cluster)
+    try:
+        checksums = system.checksums(bundle, {"kubelet": PROGRAMS["kubelet"]})
+    except (LockError, system.BundleError) as error:
+        yield from system.refuse(str(error))
+        return
+    in_cluster = phase(fact(host, Member)) == "ours"
+    yield from system.service("kubelet", texts, checksums, running=in_cluster)
 
 
 @operation()
+@alone
 def init(
     cluster_name: str,
     kubernetes_version: str,
@@ -272,11 +317,23 @@ def init(
     if len(host.inventory.groups.get("control_plane", [])) > 1:
         yield from system.refuse("the group control_plane has several hosts: meshstrap makes one control plane node")
         return
+    problem = (
+        system.version_problem("kubernetes_version", kubernetes_version)
+        or system.network_problem("pod_cidr", pod_cidr)
+        or system.network_problem("service_cidr", service_cidr)
+    )
+    if problem:
+        yield from system.refuse(problem)
+        return
     address = node_address(host)
     if address is None:
         yield from system.refuse(_no_address(host))
         return
-    member = host.get_fact(Member)
+    member = fact(host, Member)
+    problem = upgrade_problem(host.name, member, kubernetes_version)
+    if problem:
+        yield failure(problem)
+        return
     if _settled(member, cluster_name):
         return
     problem = _not_ready_for_kubeadm(member, kubernetes_version, control_plane=True) or _other_cluster(
@@ -304,6 +361,7 @@ def init(
 
 
 @operation()
+@alone
 def join(cluster_name: str, ignore_preflight_errors: Sequence[str]) -> Generator[PyinfraCommand, None, None]:
     """Make this node a worker of the leader's cluster, with a token that is made for it and withdrawn afterwards.
 
@@ -325,7 +383,7 @@ def join(cluster_name: str, ignore_preflight_errors: Sequence[str]) -> Generator
     if leader_address is None:
         yield from system.refuse(_no_address(leader))
         return
-    member = host.get_fact(Member)
+    member = fact(host, Member)
     if _settled(member, cluster_name):
         return
     if executing():
@@ -334,7 +392,7 @@ def join(cluster_name: str, ignore_preflight_errors: Sequence[str]) -> Generator
             or _other_cluster(member, cluster_name)
             or _unreachable(leader)
         )
-        if problem is None and phase(leader.get_fact(Member)) != "ours":
+        if problem is None and phase(fact(leader, Member)) != "ours":
             problem = (
                 f"{host.name}: cannot join: {leader.name} has no control plane that meshstrap made; run"
                 " deploys/cluster.py for both, or join the node by the means that made that cluster"
@@ -350,6 +408,7 @@ def join(cluster_name: str, ignore_preflight_errors: Sequence[str]) -> Generator
 
 
 @operation()
+@alone
 def pod_network(pod_cidr: str, cni_manifests: Sequence[str]) -> Generator[PyinfraCommand, None, None]:
     """Give the node's pods their network: a bridge, and a route to the pods of every other node, kept over a boot.
 
@@ -367,7 +426,11 @@ def pod_network(pod_cidr: str, cni_manifests: Sequence[str]) -> Generator[Pyinfr
     if cni_manifests:
         host.noop("the site has a CNI of its own")
         return
-    member = host.get_fact(Member)
+    bad = system.network_problem("pod_cidr", pod_cidr)
+    if bad:
+        yield from system.refuse(bad)
+        return
+    member = fact(host, Member)
     if phase(member) == "foreign":
         host.noop("a cluster that others made: its network is left alone")
         return
@@ -376,7 +439,7 @@ def pod_network(pod_cidr: str, cni_manifests: Sequence[str]) -> Generator[Pyinfr
     if problem:
         yield failure(problem)
         return
-    cluster = _assigned(leader, member["hostname"]) if executing() else leader.get_fact(Cluster)
+    cluster = _assigned(leader, member["hostname"]) if executing() else fact(leader, Cluster)
     if cluster is None or not _pods_of(cluster, member["hostname"]):
         yield failure(
             f"{host.name}: the cluster knows no node {member['hostname']} with a network for its pods; run"
@@ -387,11 +450,18 @@ def pod_network(pod_cidr: str, cni_manifests: Sequence[str]) -> Generator[Pyinfr
     texts = {CNI_FILE: cni_configuration(own), ROUTES_UNIT: routes_unit(own, routes, pod_cidr)}
     changes = list(write_changes(texts))
     yield from changes
-    now = host.get_fact(PodNetwork)
+    now = fact(host, PodNetwork)
     stale = stale_routes(now["routes"], routes, pod_cidr)
     for network in stale:
         yield StringCommand("ip route del", network)
-    service = host.get_fact(Services, services=["meshstrap-pod-network"])["meshstrap-pod-network"]
+    if any(network != own for network in now["bridge"]):
+        # From another life of this node: the bridge plugin would refuse to give it a second network.
+        stale.append("cni0")
+        yield StringCommand("ip link del cni0")
+    if any(network != own for network in now["masquerade"]):
+        stale.append("masquerade")
+        yield StringCommand("sh", "-c", QuoteString(_UNMASQUERADE), "unmasquerade", QuoteString(f"-s {own} "))
+    service = fact(host, Services, services=["meshstrap-pod-network"])["meshstrap-pod-network"]
     there = set(now["routes"]) >= {f"{network} via {via}" for network, via in routes.items()}
     if changes:
         yield StringCommand("systemctl daemon-reload")
@@ -402,9 +472,15 @@ def pod_network(pod_cidr: str, cni_manifests: Sequence[str]) -> Generator[Pyinfr
         yield StringCommand("systemctl restart meshstrap-pod-network")
     elif not stale and service["enabled"]:
         host.noop(f"pods of {own} and routes to {len(routes)} other nodes are there")
+    absent = [each.name for each in host.inventory if _is_node(each) and not host.state.is_host_in_limit(each)]
+    if absent and executing() and restart:
+        host.log(
+            f"outside --limit: {', '.join(absent)}: run deploys/cluster.py for them too, they need routes to {own}"
+        )
 
 
 @operation()
+@alone
 def cni(manifests: Sequence[str]) -> Generator[PyinfraCommand, None, None]:
     """Apply the site's own CNI, where it names one.
 
@@ -419,6 +495,9 @@ def cni(manifests: Sequence[str]) -> Generator[PyinfraCommand, None, None]:
     if not manifests:
         host.noop("the pods' network is meshstrap's own")
         return
+    if phase(fact(host, Member)) == "foreign":
+        host.noop("a cluster that others made: its network is left alone")
+        return
     try:
         objects = [each for path in manifests for each in k8s.load(path)]
     except ManifestError as error:
@@ -428,6 +507,7 @@ def cni(manifests: Sequence[str]) -> Generator[PyinfraCommand, None, None]:
 
 
 @operation()
+@alone
 def ready(timeout: float = READY_SECONDS) -> Generator[PyinfraCommand, None, None]:
     """Wait until all nodes of this run are Ready and kube-proxy and CoreDNS are available. Changes nothing.
 
@@ -442,10 +522,12 @@ def ready(timeout: float = READY_SECONDS) -> Generator[PyinfraCommand, None, Non
     if not executing():
         host.noop("waited for when the run executes")
         return
-    hosts = [each for each in host.inventory if each not in host.state.failed_hosts and _is_node(each)]
+    theirs = phase(fact(host, Member)) == "foreign"
+    active = host.inventory.get_active_hosts()
+    hosts = [each for each in host.inventory if each in active and _is_node(each)]
     wanted = {each.name: node_address(each) for each in hosts}
     end = time.monotonic() + timeout
-    while problems := not_ready(host.get_fact(Cluster), wanted):
+    while problems := not_ready(fact(host, Cluster), wanted, ours=not theirs):
         if time.monotonic() > end:
             yield failure(
                 f"{host.name}: the cluster is not ready after {timeout:.0f} s:\n"
@@ -455,10 +537,11 @@ def ready(timeout: float = READY_SECONDS) -> Generator[PyinfraCommand, None, Non
             )
             return
         gevent.sleep(1)
-    host.noop(f"{', '.join(wanted)}, kube-proxy and CoreDNS are ready")
+    host.noop(f"{', '.join(wanted)}{'' if theirs else ', kube-proxy and CoreDNS'} are ready")
 
 
 @operation()
+@alone
 def reset(cluster_name: str, confirm: str) -> Generator[PyinfraCommand, None, None]:
     """Make the node bare again: no cluster, no containers, none of meshstrap's files, routes and rules.
 
@@ -479,38 +562,53 @@ def reset(cluster_name: str, confirm: str) -> Generator[PyinfraCommand, None, No
             f" is what you want, add: --data confirm={cluster_name}"
         )
         return
-    member = host.get_fact(Member)
-    services = host.get_fact(Services, services=["containerd", "kubelet"])
+    member = fact(host, Member)
+    services = fact(host, Services, services=["containerd", "kubelet"])
     if phase(member) == "foreign":
         yield failure(f"{host.name}: belongs to a cluster that others made, and is left alone")
         return
     if phase(member) != "bare" and member["cluster"] not in (cluster_name, None):
         yield failure(f"{host.name}: belongs to cluster {member['cluster']}, not to {cluster_name}: left alone")
         return
-    paths, directories = _ours(services)
-    left = host.get_fact(Leftovers, paths=paths, directories=directories, interfaces=["cni0"])
+    known = fact(host, Files, paths=[system.SYSCTL_FILE])
+    paths, directories = ours(services, marked=member["mark"] is not None, prepared=system.SYSCTL_FILE in known)
+    left = fact(host, Leftovers, paths=paths, directories=directories, interfaces=["cni0"])
     if not left:
         host.noop("the node is bare")
         return
     host.log(f"to be removed: {', '.join(left)}")
     yield FunctionCommand(_reset, (paths, directories), {})
-    left = host.get_fact(Leftovers, paths=paths, directories=directories, interfaces=["cni0"])
+    leader = leader_of(host)
+    address = node_address(host)
+    if phase(member) != "bare" and address and not host.state.is_host_in_limit(leader) and not _unreachable(leader):
+        yield FunctionCommand(_forget, (leader, member["hostname"], address), {})
+    left = fact(host, Leftovers, paths=paths, directories=directories, interfaces=["cni0"])
     if left:
         yield failure(f"{host.name}: still there: {', '.join(left)}; see {KUBEADM_LOG} and run it again")
 
 
-def _ours(services: Mapping[str, Service]) -> tuple[list[str], list[str]]:
-    """Name the files and the directories' contents that a reset removes: others' containerd and kubelet stay."""
-    paths = [CNI_FILE, ROUTES_UNIT, system.MODULES_FILE, system.SYSCTL_FILE, STARTED, DONE, KUBEADM_LOG]
-    directories = ["/var/lib/etcd", "/var/lib/cni", DIRECTORY]
-    if not system.is_foreign(services["kubelet"]):
-        paths += [*PROGRAMS.values(), KUBELET_UNIT, KUBELET_DROP_IN]
-        directories.append("/var/lib/kubelet")
-    if not system.is_foreign(services["containerd"]):
+def ours(services: Mapping[str, Service], *, marked: bool, prepared: bool) -> tuple[list[str], list[str]]:
+    """Name the files and the directories' contents that a reset removes: only what we made.
+
+    Args:
+        services: what systemd says of `containerd` and `kubelet`.
+        marked: whether a mark of ours says that kubeadm ran.
+        prepared: whether deploys/runtime.py began here.
+
+    """
+    kubelet, runtime = services["kubelet"], services["containerd"]
+    paths = [CNI_FILE, ROUTES_UNIT, system.MODULES_FILE, STARTED, DONE, KUBEADM_LOG]
+    directories = []
+    if marked or kubelet["ours"]:
+        directories += ["/var/lib/etcd", DIRECTORY, "/var/lib/kubelet"]
+    if runtime["ours"]:
+        directories += ["/var/lib/containerd", "/run/containerd", "/var/lib/cni", str(Path(CNI_FILE).parent)]
+    if kubelet["ours"] or (prepared and not system.is_foreign(kubelet)):
+        paths += [*PROGRAMS.values(), ISTIOCTL, KUBELET_UNIT, KUBELET_DROP_IN]
+    if runtime["ours"] or (prepared and not system.is_foreign(runtime)):
         paths += [*containerd.PROGRAMS.values(), *containerd.CNI_PLUGINS.values()]
         paths += [containerd.CONFIG_FILE, containerd.UNIT_FILE]
-        directories += ["/var/lib/containerd", "/run/containerd"]
-    return paths, directories
+    return [*paths, system.SYSCTL_FILE], directories
 
 
 def node_address(node: Host) -> str | None:
@@ -736,12 +834,13 @@ WantedBy=multi-user.target
 """
 
 
-def not_ready(cluster: ClusterState | None, wanted: Mapping[str, str | None]) -> list[str]:
+def not_ready(cluster: ClusterState | None, wanted: Mapping[str, str | None], *, ours: bool = True) -> list[str]:
     """List what a cluster lacks to be ready.
 
     Args:
         cluster: what it says; None where no API server answers.
         wanted: host -> address of each node that should be Ready.
+        ours: whether we made it: what others run in place of kube-proxy and CoreDNS is theirs.
 
     """
     if cluster is None:
@@ -754,16 +853,16 @@ def not_ready(cluster: ClusterState | None, wanted: Mapping[str, str | None]) ->
             problems.append(f"{host_name} ({address}) is no node of the cluster")
         elif not node["ready"]:
             problems.append(f"node {name} is not Ready: {node['reason']}")
-    if not cluster["kube_proxy"]:
-        problems.append("kube-proxy does not run on every node")
-    if not cluster["coredns"]:
+        elif ours and name not in cluster["kube_proxy"]:
+            problems.append(f"kube-proxy does not run on node {name}")
+    if ours and not cluster["coredns"]:
         problems.append("CoreDNS is not available")
     return problems
 
 
 def write_changes(texts: Mapping[str, str]) -> Generator[StringCommand, None, None]:
     """Yield the commands that write those of some text files that this node lacks or has otherwise."""
-    known = host.get_fact(Files, paths=list(texts))
+    known = fact(host, Files, paths=list(texts))
     yield from system.write_changed(texts, known)
 
 
@@ -785,7 +884,7 @@ def _registration(name: str, address: str) -> dict[str, Any]:
 def _init(
     state: State, host: Host, documents: list[dict[str, Any]], cluster_name: str, ignore: tuple[str, ...]
 ) -> bool:
-    return _kubeadm(host, "init", documents, cluster_name, "admin.conf", ignore)
+    return _kubeadm(host, "init", documents, cluster_name, ignore)
 
 
 def _join(
@@ -800,37 +899,37 @@ def _join(
 ) -> bool:
     invite = StringCommand("sh", "-c", QuoteString(_INVITE), "invite", QuoteString(name), QuoteString(address))
     try:
-        answer = transport.execute(leader, invite, timeout=KUBEADM_SECONDS)
+        with leader_turn:
+            answer = transport.execute(leader, invite, timeout=KUBEADM_SECONDS)
         if not answer.ok:
             reason = without_tokens(answer.stderr.strip())
-            return system.fail(host, f"{leader.name}: cannot make a token for {host.name}: {reason}")
+            return fail(host, f"{leader.name}: cannot make a token for {host.name}: {reason}")
         token, _, certificate = answer.stdout.partition("\n")
         documents = join_configuration(
             name=name, address=address, leader_address=leader_address, token=token, ca_hash=ca_hash(certificate)
         )
         try:
-            return _kubeadm(host, "join", documents, cluster_name, "kubelet.conf", ignore)
+            return _kubeadm(host, "join", documents, cluster_name, ignore)
         finally:
-            transport.execute(leader, StringCommand(_WITHDRAW, token.partition(".")[0]), timeout=60)
+            with leader_turn:
+                transport.execute(leader, StringCommand(_WITHDRAW, token.partition(".")[0]), timeout=60)
     except transport.TransportError as error:
-        return system.fail(host, str(error))
+        return fail(host, str(error))
 
 
-def _kubeadm(
-    host: Host, what: str, documents: list[dict[str, Any]], cluster_name: str, conf: str, ignore: Sequence[str]
-) -> bool:
+def _kubeadm(host: Host, what: str, documents: list[dict[str, Any]], cluster_name: str, ignore: Sequence[str]) -> bool:
     text = f"{yaml.safe_dump_all(documents, sort_keys=False)}{_LAST_LINE}\n"
     command = StringCommand(
-        "sh", "-c", QuoteString(_RUN), "kubeadm", what, QuoteString(cluster_name), conf, QuoteString(",".join(ignore))
+        "sh", "-c", QuoteString(_RUN), "kubeadm", what, QuoteString(cluster_name), QuoteString(",".join(ignore))
     )
     began = time.monotonic()
     try:
         result = transport.execute(host, command, stdin=text.encode(), timeout=KUBEADM_SECONDS)
     except transport.TransportError as error:
-        return system.fail(host, f"kubeadm {what}: {error}")
+        return fail(host, f"kubeadm {what}: {error}")
     if not result.ok:
         output = without_tokens(result.stdout + result.stderr).strip()
-        return system.fail(
+        return fail(
             host,
             f"{host.name}: kubeadm {what} failed; all it said is in {KUBEADM_LOG} there:\n{output}\n"
             "Put right what it names and run this again: it starts over where this left off.",
@@ -840,17 +939,29 @@ def _kubeadm(
 
 
 def _reset(state: State, host: Host, paths: Sequence[str], directories: Sequence[str]) -> bool:
-    # The unit files are the last to go.
-    ordered = sorted(paths, key=lambda path: path.startswith("/etc/systemd/"))
+    # What the rest is known as ours by is the last to go.
+    ordered = sorted(paths, key=lambda path: path == system.SYSCTL_FILE or path.startswith("/etc/systemd/"))
     command = StringCommand(
         "sh", "-c", QuoteString(_RESET), "reset", QuoteString(" ".join(directories)), *map(QuoteString, ordered)
     )
     try:
         result = transport.execute(host, command, timeout=KUBEADM_SECONDS)
     except transport.TransportError as error:
-        return system.fail(host, str(error))
+        return fail(host, str(error))
     if not result.ok:
-        return system.fail(host, f"{host.name}: {result.stdout.strip()} {result.stderr.strip()}")
+        return fail(host, f"{host.name}: {result.stdout.strip()} {result.stderr.strip()}")
+    return True
+
+
+def _forget(state: State, host: Host, leader: Host, name: str, address: str) -> bool:
+    command = StringCommand("sh", "-c", QuoteString(_FORGET), "forget", QuoteString(name), QuoteString(address))
+    try:
+        with leader_turn:
+            result = transport.execute(leader, command, timeout=60)
+    except transport.TransportError as error:
+        return fail(host, str(error))
+    if not result.ok:
+        return fail(host, f"{leader.name}: cannot delete node {name}: {result.stderr.strip()}")
     return True
 
 
@@ -871,6 +982,25 @@ def _other_cluster(member: MemberState, cluster_name: str) -> str | None:
     return (
         f"{host.name}: belongs to cluster {member['cluster']}, and the inventory says {cluster_name}; reset it first"
         f" (deploys/reset.py --data confirm={member['cluster']} --data cluster_name={member['cluster']})"
+    )
+
+
+def upgrade_problem(name: str, member: MemberState, kubernetes_version: str) -> str | None:
+    """Say that a standing cluster of ours is of another version than the data ask for; None: it is not.
+
+    Args:
+        name: the control plane's host.
+        member: what its files say.
+        kubernetes_version: what the data ask for.
+
+    """
+    wanted = f"v{kubernetes_version.removeprefix('v')}"
+    if phase(member) != "ours" or member["apiserver"] in (None, wanted):
+        return None
+    return (
+        f"{name}: the cluster is Kubernetes {member['apiserver']}, and kubernetes_version says {wanted}; this deploy"
+        f" upgrades nothing: set kubernetes_version={str(member['apiserver']).removeprefix('v')}, or upgrade the"
+        " cluster with `kubeadm upgrade` first"
     )
 
 
@@ -895,8 +1025,13 @@ def _other_version(bundle: str, member: MemberState) -> str | None:
 def _not_ready_for_kubeadm(member: MemberState, version: str | None, *, control_plane: bool) -> str | None:
     if member["kubeadm"] is None:
         return f"{host.name}: there is no kubeadm; run deploys/runtime.py first"
-    required = host.get_fact(RequiredImages, version=version or member["kubeadm"])
-    there = host.get_fact(containerd_facts.Images)
+    if version and member["kubeadm"] != f"v{version.removeprefix('v')}":
+        return (
+            f"{host.name}: kubeadm is {member['kubeadm']}, and kubernetes_version says {version}; run"
+            " deploys/runtime.py with a bundle of that version first, or set kubernetes_version"
+        )
+    required = fact(host, RequiredImages, version=version or member["kubeadm"])
+    there = fact(host, containerd_facts.Images)
     lacking = [
         reference
         for reference in containerd.needed_by_kubernetes(required, control_plane=control_plane)
@@ -922,7 +1057,7 @@ def _assigned(leader: Host, name: str) -> ClusterState | None:
     """Read the cluster once this node has its pods' network, which the controller gives it within a second or two."""
     end = time.monotonic() + 60
     while True:
-        cluster = leader.get_fact(Cluster)
+        cluster = fact(leader, Cluster)
         if cluster and _pods_of(cluster, name) and _all_assigned(cluster):
             return cluster
         if time.monotonic() > end:
@@ -944,7 +1079,7 @@ def _is_node(each: Host) -> bool:
 
 
 def _foreign_kubelet() -> str | None:
-    service = host.get_fact(Services, services=["kubelet"]).get("kubelet")
+    service = fact(host, Services, services=["kubelet"]).get("kubelet")
     return service["unit"] if service and system.is_foreign(service) else None
 
 

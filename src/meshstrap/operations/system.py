@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
+import re
 import shutil
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pyinfra import logger
 from pyinfra.api.command import FunctionCommand, PyinfraCommand, QuoteString, StringCommand
 from pyinfra.api.exceptions import OperationValueError
 from pyinfra.api.host import Host
@@ -21,8 +22,10 @@ from meshstrap import transport
 from meshstrap.bundle import lock as bundle_lock
 from meshstrap.bundle.lock import Lock, LockError, Program
 from meshstrap.bundle.store import Store
+from meshstrap.facts.kubeadm import Member, phase
 from meshstrap.facts.system import STARTED_WITH, File, Files, Kernel, KernelFacilities, Platform, Service, Services
-from meshstrap.operations.failure import executing, failure
+from meshstrap.operations.failure import executing, fail, failure
+from meshstrap.operations.reach import alone, fact
 
 MODULES = ("overlay", "br_netfilter")
 # The most pods that a node carries open some of these each; the default of 128 breaks the 42nd meshed pod.
@@ -42,7 +45,8 @@ _INSTALL = f"""
 set -e
 sum=$1 path=$2; shift 2
 mkdir -p "$(dirname "$path")"
-new=$(mktemp "$path.XXXXXX"); trap 'rm -f "$new"' EXIT
+# One name, so that what a power loss leaves is overwritten.
+new=$path.meshstrap; trap 'rm -f "$new"' EXIT; trap 'exit 1' HUP INT TERM
 cat >"$new"
 [ "$(sha256sum <"$new" | cut -c1-64)" = "$sum" ] || exit {_SAME_FILE}
 chmod 755 "$new"
@@ -55,6 +59,7 @@ class BundleError(Exception):
 
 
 @operation()
+@alone
 def kernel() -> Generator[PyinfraCommand, None, None]:
     """Load the kernel modules and set the sysctls that Kubernetes and Istio need, now and after each boot.
 
@@ -66,19 +71,22 @@ def kernel() -> Generator[PyinfraCommand, None, None]:
 
         system.kernel(name="Load kernel modules and set sysctls, now and after each boot")
     """
-    facts = host.get_fact(KernelFacilities, modules=list(MODULES), sysctls=list(SYSCTLS))
+    if phase(fact(host, Member)) == "foreign":
+        host.noop("this node belongs to a cluster that others made: left alone")
+        return
+    facts = fact(host, KernelFacilities, modules=list(MODULES), sysctls=list(SYSCTLS))
     changes = list(_kernel_changes(facts))
     yield from changes
     if any(not module["there"] and module["loadable"] for module in facts["modules"].values()):
         # The bridge's sysctls are there only since its module is.
-        facts = host.get_fact(KernelFacilities, modules=list(MODULES), sysctls=list(SYSCTLS))
+        facts = fact(host, KernelFacilities, modules=list(MODULES), sysctls=list(SYSCTLS))
         yield from _kernel_changes(facts)
     if not changes:
         host.noop("kernel modules and sysctls are as needed")
 
 
 def _kernel_changes(facts: Kernel) -> Generator[PyinfraCommand, None, None]:
-    known = host.get_fact(Files, paths=[MODULES_FILE, SYSCTL_FILE])
+    known = fact(host, Files, paths=[MODULES_FILE, SYSCTL_FILE])
     yield from write_changed(kernel_files(facts), known)
     for name, module in facts["modules"].items():
         if module["loadable"] and not module["there"]:
@@ -159,6 +167,7 @@ def refuse(message: str) -> Generator[PyinfraCommand, None, None]:
     yield failure(message)
 
 
+@alone
 def install(directory: str, paths: Mapping[str, str]) -> Generator[PyinfraCommand, None, None]:
     """Yield what puts programs of the bundle onto the node, checksums verified on both sides.
 
@@ -171,7 +180,7 @@ def install(directory: str, paths: Mapping[str, str]) -> Generator[PyinfraComman
     """
     try:
         lock, store = open_bundle(directory)
-        programs = find_programs(lock, paths, host.get_fact(Platform), directory)
+        programs = find_programs(lock, paths, fact(host, Platform), directory)
         for program in programs.values():
             problem = store.problem(program.sha256, program.size, read=False)
             if problem:
@@ -179,7 +188,7 @@ def install(directory: str, paths: Mapping[str, str]) -> Generator[PyinfraComman
     except (LockError, BundleError) as error:
         yield from refuse(str(error))
         return
-    known = host.get_fact(Files, paths=[paths[name] for name in programs])
+    known = fact(host, Files, paths=[paths[name] for name in programs])
     groups = missing_programs(programs, paths, known)
     if not groups:
         host.noop(f"{', '.join(paths)} are there, with the bundle's checksums")
@@ -266,15 +275,8 @@ def _send(state: State, host: Host, store: Store, program: Program, path: str) -
     return True
 
 
-def fail(host: Host, message: str) -> bool:
-    """Print a message and return what fails the host, from within a function command."""
-    for line in message.splitlines():
-        host.log(line, logger.error)
-    return False
-
-
 def service(
-    unit: str, texts: Mapping[str, str], programs: list[str], *, running: bool = True
+    unit: str, texts: Mapping[str, str], programs: Mapping[str, str], *, running: bool = True
 ) -> Generator[PyinfraCommand, None, None]:
     """Yield what makes a systemd service of ours be as declared: its files, enabled, and running with them.
 
@@ -285,13 +287,14 @@ def service(
     Args:
         unit: the service's name, without `.service`.
         texts: path -> content of its files; `{started_with}` in a text is replaced by that digest.
-        programs: paths of the programs that it runs.
+        programs: path -> sha256 of the programs that it runs, as the bundle has them: what is there now may be
+            replaced by an earlier step of this run.
         running: whether it should run; if not, it is only enabled.
 
     """
-    known = host.get_fact(Files, paths=[*texts, *programs])
-    now = host.get_fact(Services, services=[unit])[unit]
-    digest = started_with(texts, {path: known[path]["sha256"] for path in programs if path in known})
+    known = fact(host, Files, paths=list(texts))
+    now = fact(host, Services, services=[unit])[unit]
+    digest = started_with(texts, programs)
     final = {path: text.replace("{started_with}", digest) for path, text in texts.items()}
     changes = list(write_changed(final, known))
     yield from changes
@@ -309,6 +312,47 @@ def service(
 def started_with(texts: Mapping[str, str], programs: Mapping[str, str]) -> str:
     """Compute the digest of what a service consists of: its files' texts and its programs' checksums."""
     return hashlib.sha256(json.dumps([dict(texts), dict(programs)], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def checksums(directory: str, paths: Mapping[str, str]) -> dict[str, str]:
+    """Give path -> sha256 of programs, as the bundle has them for this host's platform.
+
+    Args:
+        directory: the data `bundle`.
+        paths: program -> where it goes.
+
+    Raises:
+        LockError: the bundle cannot be used.
+        BundleError: it lacks some of them.
+
+    """
+    lock, _ = open_bundle(directory)
+    programs = find_programs(lock, paths, fact(host, Platform), directory)
+    return {paths[name]: program.sha256 for name, program in programs.items()}
+
+
+def version_problem(key: str, value: object) -> str | None:
+    """Say what is wrong with a version that the site's data give, by key and value; None: nothing.
+
+    Args:
+        key: the data key.
+        value: what it is: on the command line a number becomes a number, and 1.30 the number 1.3.
+
+    """
+    if isinstance(value, str) and re.fullmatch(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", value):
+        return None
+    return f"{key}: {value!r} is no version; give all three numbers, as in {key}=1.34.10"
+
+
+def network_problem(key: str, value: object) -> str | None:
+    """Say what is wrong with a network that the site's data give, by key and value; None: nothing."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            ipaddress.IPv4Network(value)
+        except ValueError as error:
+            return f"{key}: {value!r} is no IPv4 network: {error}; give it as in {key}=10.244.0.0/16"
+        return None
+    return f"{key}: {value!r} is no IPv4 network; give it as in {key}=10.244.0.0/16"
 
 
 def is_foreign(service: Service) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshstrap.facts.kubeadm import parse_cluster, parse_member, parse_pod_network, phase
+from meshstrap.facts.kubeadm import RequiredImages, parse_cluster, parse_member, parse_pod_network, phase
 
 BOTH = ["conf admin", "conf kubelet"]
 
@@ -58,6 +58,15 @@ def workload(kind: str, name: str, **status: int) -> dict[str, Any]:
     return {"kind": kind, "metadata": {"name": name}, "spec": {"replicas": 2}, "status": status}
 
 
+def proxy(on: str, ready: str) -> dict[str, Any]:
+    return {
+        "kind": "Pod",
+        "metadata": {"name": f"kube-proxy-{on}", "labels": {"k8s-app": "kube-proxy"}},
+        "spec": {"nodeName": on},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    }
+
+
 def test_the_cluster_is_read() -> None:
     items = [
         node("a", "True", "10.244.0.0/24"),
@@ -65,7 +74,8 @@ def test_the_cluster_is_read() -> None:
         node("c", None, None),
         workload("Deployment", "coredns", availableReplicas=2),
         workload("Deployment", "another", availableReplicas=0),
-        workload("DaemonSet", "kube-proxy", desiredNumberScheduled=3, numberAvailable=2),
+        proxy("a", "True"),
+        proxy("b", "False"),
     ]
     cluster = parse_cluster(json.dumps({"items": items}))
     assert cluster is not None
@@ -75,15 +85,29 @@ def test_the_cluster_is_read() -> None:
         "ready": True,
         "reason": "a says True",
         "kubelet": "v1.34.10",
+        "takes_pods": True,
     }
     assert (cluster["nodes"]["b"]["ready"], cluster["nodes"]["b"]["reason"]) == (False, "b says False")
     assert "not reported" in cluster["nodes"]["c"]["reason"]
-    assert (cluster["coredns"], cluster["kube_proxy"]) == (True, False)
+    assert (cluster["coredns"], cluster["kube_proxy"]) == (True, ["a"])
 
 
 def test_system_pods_that_are_not_there_are_not_available() -> None:
     cluster = parse_cluster(json.dumps({"items": []}))
-    assert cluster == {"nodes": {}, "coredns": False, "kube_proxy": False}
+    assert cluster == {"nodes": {}, "coredns": False, "kube_proxy": []}
+
+
+def test_a_tainted_control_plane_takes_no_pods() -> None:
+    item = node("a", "True", None)
+    item["spec"]["taints"] = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]
+    cluster = parse_cluster(json.dumps({"items": [item]}))
+    assert cluster is not None
+    assert cluster["nodes"]["a"]["takes_pods"] is False
+
+
+def test_kubeadms_list_is_asked_for_one_version_and_nothing_else() -> None:
+    command = RequiredImages().command("1.34.10; reboot")
+    assert "--kubernetes-version 'v1.34.10; reboot'" in command
 
 
 def test_where_no_api_server_answers_there_is_no_cluster() -> None:
@@ -102,4 +126,5 @@ def test_the_pods_network_is_read_from_routes_and_rules() -> None:
     assert parse_pod_network(said) == {
         "routes": ["10.244.1.0/24 via 172.29.182.11"],
         "masquerade": ["10.244.0.0/24"],
+        "bridge": ["10.244.0.0/24"],
     }

@@ -67,6 +67,16 @@ def test_each_node_needs_what_runs_on_it(
     assert set(wanted) == expected
 
 
+def test_in_a_cluster_that_others_made_only_workloads_are_ours_to_bring() -> None:
+    wanted = references(LOCK, KUBERNETES, "1.34.10", control_plane=True, workloads=True, kubernetes=False)
+    assert set(wanted) == set(ISTIO)
+
+
+def test_images_that_the_bundle_lacks_are_named_where_no_kubeadm_names_them() -> None:
+    wanted = references(LOCK, [], "1.36.0", control_plane=True, workloads=False)
+    assert "registry.k8s.io/kube-apiserver:v1.36.0" in wanted
+
+
 def test_what_kubeadm_names_counts_even_where_the_bundle_lacks_it() -> None:
     required = [*KUBERNETES[:-1], "registry.k8s.io/etcd:3.9.9-0"]
     assert "registry.k8s.io/etcd:3.9.9-0" in references(LOCK, required, "1.34.10", control_plane=True, workloads=False)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from meshstrap.facts.kubeadm import ClusterState
+from meshstrap.facts.kubeadm import ClusterState, parse_member
+from meshstrap.facts.system import Service
 from meshstrap.operations import kubeadm
 
 # Made by kubeadm; `openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | sha256sum` gives the hash below.
@@ -113,11 +114,18 @@ def test_tokens_are_masked(text: str, masked: str) -> None:
 def cluster(**nodes: tuple[str | None, str | None, bool]) -> ClusterState:
     return {
         "nodes": {
-            name: {"address": address, "pod_cidr": cidr, "ready": ready, "reason": "not yet", "kubelet": "v1.34.10"}
+            name: {
+                "address": address,
+                "pod_cidr": cidr,
+                "ready": ready,
+                "reason": "not yet",
+                "kubelet": "v1.34.10",
+                "takes_pods": True,
+            }
             for name, (address, cidr, ready) in nodes.items()
         },
         "coredns": True,
-        "kube_proxy": True,
+        "kube_proxy": [*nodes],
     }
 
 
@@ -155,6 +163,51 @@ def test_a_cluster_is_ready_when_every_node_of_the_run_is() -> None:
     assert kubeadm.not_ready(THREE, {"one": "192.0.2.1", "two": "192.0.2.2"}) == []
 
 
+def test_a_node_that_is_switched_off_holds_nobody_up() -> None:
+    assert kubeadm.not_ready({**THREE, "kube_proxy": ["a"]}, {"one": "192.0.2.1"}) == []
+
+
+def test_what_others_run_in_place_of_kube_proxy_and_coredns_is_theirs() -> None:
+    theirs: ClusterState = {**THREE, "kube_proxy": [], "coredns": False}
+    assert kubeadm.not_ready(theirs, {"one": "192.0.2.1"}, ours=False) == []
+
+
+def unit(path: str | None, *, ours: bool = False) -> Service:
+    return {"unit": path, "ours": ours, "enabled": True, "active": True, "reload": False, "started_with": None}
+
+
+def test_a_reset_of_a_machine_that_we_never_touched_removes_nothing_of_it() -> None:
+    services = {"kubelet": unit(None), "containerd": unit(None)}
+    paths, directories = kubeadm.ours(services, marked=False, prepared=False)
+    assert directories == []
+    assert [path for path in paths if "meshstrap" not in path] == []
+
+
+def test_a_reset_leaves_a_containerd_of_others() -> None:
+    services = {"kubelet": unit("/etc/systemd/system/kubelet.service", ours=True), "containerd": unit("/lib/c.service")}
+    paths, directories = kubeadm.ours(services, marked=True, prepared=True)
+    assert "/var/lib/etcd" in directories
+    assert "/var/lib/containerd" not in directories
+    assert "/usr/local/bin/kubeadm" in paths
+    assert "/usr/local/bin/containerd" not in paths
+
+
+def test_a_reset_takes_what_a_stopped_runtime_left() -> None:
+    services = {"kubelet": unit(None), "containerd": unit(None)}
+    paths, directories = kubeadm.ours(services, marked=False, prepared=True)
+    assert {"/usr/local/bin/containerd", "/usr/local/bin/kubeadm", "/usr/local/bin/istioctl"} <= {*paths}
+    assert directories == []
+
+
+def test_another_version_than_the_standing_clusters_is_refused_by_both_names() -> None:
+    member = parse_member(["mark done", "conf kubelet", "apiserver v1.34.10"])
+    problem = kubeadm.upgrade_problem("control-1", member, "1.35.1")
+    assert problem is not None
+    assert "the cluster is Kubernetes v1.34.10, and kubernetes_version says v1.35.1" in problem
+    assert kubeadm.upgrade_problem("control-1", member, "1.34.10") is None
+    assert kubeadm.upgrade_problem("control-1", parse_member(["conf kubelet", "apiserver v1.3.1"]), "1.34.10") is None
+
+
 @pytest.mark.parametrize(
     ("state", "wanted", "problem"),
     [
@@ -162,7 +215,7 @@ def test_a_cluster_is_ready_when_every_node_of_the_run_is() -> None:
         (THREE, {"three": "192.0.2.3"}, "node c is not Ready: not yet"),
         (THREE, {"four": "192.0.2.4"}, r"four (192.0.2.4) is no node"),
         ({**THREE, "coredns": False}, {}, "CoreDNS"),
-        ({**THREE, "kube_proxy": False}, {}, "kube-proxy"),
+        ({**THREE, "kube_proxy": ["b"]}, {"one": "192.0.2.1"}, "kube-proxy does not run on node a"),
     ],
 )
 def test_what_lacks_is_named(state: ClusterState | None, wanted: dict[str, str | None], problem: str) -> None:

@@ -20,7 +20,9 @@ from meshstrap.operations.system import (
     kernel_files,
     merge,
     missing_programs,
+    network_problem,
     started_with,
+    version_problem,
     write,
     write_changed,
 )
@@ -138,3 +140,19 @@ def test_merging_nothing_changes_nothing_and_merging_itself_neither(table: dict[
     assert merge(table, {}) == table
     assert merge({}, table) == table
     assert merge(table, table) == table
+
+
+@pytest.mark.parametrize("value", [1.34, "1.34", "1.34.10; reboot", None, "1.34.x"])
+def test_a_version_that_is_none_is_named_with_its_key(value: object) -> None:
+    assert f"kubernetes_version: {value!r}" in str(version_problem("kubernetes_version", value))
+
+
+@pytest.mark.parametrize("value", [10, "10.244.0.0", "10.244.0.1/16", "fd00::/48", "pods"])
+def test_a_network_that_is_none_is_named_with_its_key(value: object) -> None:
+    assert f"pod_cidr: {value!r}" in str(network_problem("pod_cidr", value))
+
+
+def test_good_versions_and_networks_pass() -> None:
+    assert version_problem("k", "1.34.10") is None
+    assert version_problem("k", "v1.36.0-rc.1") is None
+    assert network_problem("k", "10.244.0.0/16") is None
