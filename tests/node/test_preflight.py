@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshstrap.lab.directory import Lab
+from meshstrap.operations.system import SYSCTLS
 
 Finished = subprocess.CompletedProcess[str]
 PREFLIGHT = ("inventory.py", "deploys/preflight.py")
@@ -18,13 +19,42 @@ PREFLIGHT = ("inventory.py", "deploys/preflight.py")
 BREAK = """
 set -e
 systemd-run --quiet --unit=squatter systemd-socket-activate -l 6443 /bin/cat
+echo AllowTcpForwarding no >/etc/ssh/sshd_config.d/squatter.conf
+systemctl reload ssh
 cp /etc/resolv.conf /run/resolv.conf.was
 echo nameserver 127.0.0.53 >/etc/resolv.conf
 until ss -Hltn | grep -q :6443; do sleep 0.1; done
 """
 MEND = """
 systemctl stop squatter
+rm -f /etc/ssh/sshd_config.d/squatter.conf
+systemctl reload ssh
 cat /run/resolv.conf.was >/etc/resolv.conf
+"""
+
+# All that a look must leave as it is: files, directories and links with the time of their last change, sysctls, kernel
+# modules, units and what runs of them, network links, routes, and rules of iptables.
+STATE = f"""
+find /etc /usr /opt /srv /root /home /var/lib /lib /boot -xdev -printf '%p %y %l %C@\\n' | sort
+grep -H . {" ".join(f"/proc/sys/{key.replace('.', '/')}" for key in SYSCTLS)}
+ls /sys/module; cut -d' ' -f1 /proc/modules 2>/dev/null | sort; cat /proc/net/ip_tables_names
+systemctl list-unit-files --no-legend --no-pager
+systemctl list-units --no-legend --plain --all --type=service,socket,mount,timer | awk '{{ print $1, $2, $3 }}'
+ip -o link; ip -4 route; iptables-save | grep '^-'
+true
+"""
+USER = """
+id typist >/dev/null 2>&1 || useradd -m -s /bin/bash typist
+mkdir -p ~typist/.ssh && cp ~/.ssh/authorized_keys ~typist/.ssh/
+chown -R typist ~typist/.ssh && chmod 700 ~typist/.ssh && chmod 600 ~typist/.ssh/authorized_keys
+echo typist:secret-word | chpasswd
+echo 'typist ALL=(ALL) ALL' >/etc/sudoers.d/typist
+"""
+UNREACHABLE_LEADER = """
+import runpy as _runpy
+_node, _data = _runpy.run_path({shipped!r})["control_plane"][0]
+control_plane = leader = [("switched-off", {{**_data, "ssh_port": 9}})]
+workers = [(_node, _data)]
 """
 
 
@@ -42,7 +72,8 @@ def broken_node(bare_node: Lab, on_node: Callable[..., Finished]) -> Iterator[La
 def test_a_good_machine_passes_untouched_and_its_host_keys_are_told(
     bare_node: Lab, run_pyinfra: Callable[..., Finished], on_node: Callable[..., Finished]
 ) -> None:
-    assert on_node(bare_node, "control-1", "touch /run/before").returncode == 0
+    before = on_node(bare_node, "control-1", STATE).stdout.splitlines()
+    assert len(before) > 1000
     run = run_pyinfra(*PREFLIGHT, "-y", lab=bare_node)
     output = run.stdout + run.stderr
     assert run.returncode == 0, output
@@ -51,16 +82,21 @@ def test_a_good_machine_passes_untouched_and_its_host_keys_are_told(
         ["ssh-keygen", "-l", "-f", str(bare_node.known_hosts)], capture_output=True, text=True, check=True
     )
     assert f"ssh host key {told.stdout.split()[1]}" in output
-    touched = on_node(bare_node, "control-1", "find /etc /usr /opt /var/lib /home -xdev -newer /run/before -type f")
-    assert touched.stdout == ""
+    after = on_node(bare_node, "control-1", STATE).stdout.splitlines()
+    assert sorted(set(before) ^ set(after)) == []
 
 
 @pytest.mark.parametrize("how", ["-y", "--dry"])
 def test_all_that_is_wrong_is_told_at_once(how: str, broken_node: Lab, run_pyinfra: Callable[..., Finished]) -> None:
-    run = run_pyinfra(*PREFLIGHT, how, lab=broken_node)
+    data = ("--data", "kubernetes_version=1.34", "--data", "ingress_node_port=abc")
+    run = run_pyinfra(*PREFLIGHT, how, *data, lab=broken_node)
     output = run.stdout + run.stderr
     assert "error [ports] port 6443 is taken by" in output
     assert "error [resolvers] /etc/resolv.conf names 127.0.0.53" in output
+    assert "error [forwarding] control-1: sshd forbids forwarding to" in output
+    assert "error [data] kubernetes_version cannot be 1.34" in output
+    assert "error [data] ingress_node_port cannot be 'abc'" in output
+    assert "Traceback" not in output
     assert run.returncode == (1 if how == "-y" else 0), output
 
 
@@ -90,3 +126,29 @@ def test_an_altered_file_of_the_bundle_is_told(
     run = run_pyinfra(*PREFLIGHT, "-y", "--data", f"bundle={copied_bundle}", lab=bare_node)
     assert run.returncode == 1
     assert f"{path}: altered" in run.stdout + run.stderr
+
+
+def test_the_site_is_judged_though_the_leader_is_out_of_reach(
+    bare_node: Lab, run_pyinfra: Callable[..., Finished], checkout: Path, tmp_path: Path
+) -> None:
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text(UNREACHABLE_LEADER.format(shipped=str(checkout / "inventory.py")))
+    (tmp_path / "group_data").symlink_to(checkout / "group_data")
+    run = run_pyinfra(inventory, "deploys/preflight.py", "-y", "--data", "istio_version=1.20.0", lab=bare_node)
+    output = run.stdout + run.stderr
+    assert run.returncode == 1
+    assert "[switched-off] Could not connect" in output
+    assert "error [versions] Istio 1.20 on Kubernetes 1.34 is not supported" in output
+
+
+def test_a_password_that_nobody_can_type_is_a_finding_beside_the_others(
+    bare_node: Lab, run_pyinfra: Callable[..., Finished], on_node: Callable[..., Finished]
+) -> None:
+    assert on_node(bare_node, "control-1", USER).returncode == 0
+    as_typist = ("--data", "ssh_user=typist", "--data", "_sudo=true")
+    run = run_pyinfra(*PREFLIGHT, "-y", *as_typist, "--data", "istio_version=1.20.0", lab=bare_node)
+    output = run.stdout + run.stderr
+    assert run.returncode == 1
+    assert "error [access] control-1: sudo needs a password" in output
+    assert "error [versions]" in output
+    assert "Traceback" not in output

@@ -26,6 +26,8 @@ COMMANDS = (
 DIRECTORIES = ("/var/lib/containerd", "/var/lib/kubelet", "/var/lib/etcd", "/usr/local/bin", "/opt")
 SYSCTLS = ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables", "fs.inotify.max_user_instances")
 MODULES = ("overlay", "br_netfilter")
+# They hold their client certificate themselves.
+KUBECONFIGS = ("admin", "super-admin", "controller-manager", "scheduler")
 FIREWALLS = ("firewalld", "ufw")
 
 _TITLE = re.compile(r"^#([a-z0-9_]+)$")
@@ -39,13 +41,19 @@ class Mount(TypedDict):
     free: int
 
 
+class Containerd(TypedDict):
+    """What a containerd that others set up is configured for: plugins that are off, and runc's cgroup driver."""
+
+    disabled: list[str]
+    cgroup_driver: str
+
+
 class Machine(TypedDict):
     """What a machine says of itself. Everything that it could not say is empty, zero or None."""
 
     uid: int
     init: str
     os: str
-    os_version: str
     os_name: str
     platform: str
     kernel: str
@@ -60,6 +68,7 @@ class Machine(TypedDict):
     listening: dict[int, str]
     missing_commands: list[str]
     iptables: str
+    legacy_tables: list[str]
     forward: str
     modules: dict[str, bool]
     sysctls: dict[str, str]
@@ -70,13 +79,13 @@ class Machine(TypedDict):
     hostname: str
     machine_id: str
     product_uuid: str
+    resolv_conf: str
     resolvers: list[str]
-    systemd_resolved: bool
     addresses: dict[str, str]
-    ipv6: list[str]
     routes: list[str]
     peers: dict[str, str]
     runtimes: dict[str, str]
+    containerd: Containerd | None
     confs: list[str]
     mark: str | None
     certificates: dict[str, float]
@@ -110,7 +119,13 @@ done
 echo '#listening'; ss -Hltnp 2>/dev/null | awk '{{ n = split($4, a, ":"); print a[n], $NF }}'
 echo '#missing_commands'; for c in {shlex.join(COMMANDS)}; do command -v "$c" >/dev/null 2>&1 || echo "$c"; done
 echo '#iptables'; iptables --version 2>/dev/null
-echo '#forward'; iptables -w -S FORWARD 2>/dev/null | head -n 1
+echo '#legacy_tables'; cat /proc/net/ip_tables_names 2>/dev/null
+echo '#forward'
+# The legacy iptables loads a table's module when it is asked for it; a table that is not there drops nothing.
+case $(iptables --version 2>/dev/null) in
+    *nf_tables*) true ;;
+    *) grep -qx filter /proc/net/ip_tables_names 2>/dev/null ;;
+esac && iptables -w -S FORWARD 2>/dev/null | head -n 1
 echo '#modules'
 for m in {shlex.join(MODULES)}; do
     case $m in
@@ -135,11 +150,13 @@ done
 echo '#hostname'; uname -n
 echo '#machine_id'; cat /etc/machine-id 2>/dev/null
 echo '#product_uuid'; cat /sys/class/dmi/id/product_uuid 2>/dev/null
-echo '#resolvers'; awk '$1 == "nameserver" {{ print $2 }}' /etc/resolv.conf 2>/dev/null
-echo '#systemd_resolved'; [ -e /run/systemd/resolve/resolv.conf ] && echo yes
+# What kubeadm gives the kubelet for the pods.
+f=/etc/resolv.conf
+[ "$(systemctl is-active systemd-resolved 2>/dev/null)" = active ] && f=/run/systemd/resolve/resolv.conf
+echo '#resolv_conf'; echo "$f"
+echo '#resolvers'; awk '$1 == "nameserver" {{ print $2 }}' "$f" 2>/dev/null
 echo '#addresses'; ip -4 -o address show 2>/dev/null | awk '{{ print $4, $2 }}'
-echo '#ipv6'; ip -6 -o address show scope global 2>/dev/null | awk '{{ print $4 }}'
-echo '#routes'; ip -4 route show 2>/dev/null
+echo '#routes'; ip -4 route show table all type unicast 2>/dev/null
 echo '#peers'
 for p in {shlex.join(peers)}; do
     (
@@ -160,11 +177,24 @@ for s in containerd docker crio kubelet k3s k3s-agent rke2-server rke2-agent; do
     [ -n "$unit" ] || continue
     if grep -q {STARTED_WITH}= "$unit"; then echo "$s ours"; else echo "$s others"; fi
 done
+echo '#containerd'
+unit=$(systemctl show containerd -p FragmentPath --value 2>/dev/null)
+if [ -n "$unit" ] && ! grep -q {STARTED_WITH}= "$unit"; then
+    # Its configuration may hold passwords of registries: only what is asked for leaves the node.
+    containerd config dump 2>/dev/null | tr '"' "'" | awk '
+        /^[ \t]*[[]/ {{ section = $0 }}
+        /^[ \t]*disabled_plugins/ {{ print }}
+        /^[ \t]*SystemdCgroup/ && section ~ /runtimes[.]runc[.]options/ {{ print }}'
+fi
 echo '#confs'; for f in admin kubelet; do [ -e {DIRECTORY}/$f.conf ] && echo $f; done
 echo '#mark'; if [ -e {STARTED} ]; then echo started; elif [ -e {DONE} ]; then echo 'done'; fi
 echo '#certificates'
 for c in {DIRECTORY}/pki/*.crt {DIRECTORY}/pki/etcd/*.crt /var/lib/kubelet/pki/kubelet-client-current.pem; do
     [ -r "$c" ] && echo "file $c" && sed -n '/BEGIN CERTIFICATE/,/END CERTIFICATE/p' "$c"
+done
+for c in {" ".join(f"{DIRECTORY}/{name}.conf" for name in KUBECONFIGS)}; do
+    text=$(awk '$1 == "client-certificate-data:" {{ print $2 }}' "$c" 2>/dev/null | base64 -d 2>/dev/null)
+    [ -n "$text" ] && echo "file $c" && echo "$text" | sed -n '/BEGIN CERTIFICATE/,/END CERTIFICATE/p'
 done
 echo '#host_keys'; cat /etc/ssh/ssh_host_*_key.pub 2>/dev/null
 echo '#clock'; date +%s.%N
@@ -222,7 +252,6 @@ def parse(output: list[str], *, read_at: float) -> Machine:
         "uid": int(one("uid") or -1),
         "init": one("init"),
         "os": release.get("ID", "").strip('"'),
-        "os_version": release.get("VERSION_ID", "").strip('"'),
         "os_name": release.get("PRETTY_NAME", "").strip('"'),
         "platform": platform(one("machine")),
         "kernel": one("kernel"),
@@ -237,6 +266,7 @@ def parse(output: list[str], *, read_at: float) -> Machine:
         "listening": _listening(said.get("listening", [])),
         "missing_commands": [line.strip() for line in said.get("missing_commands", [])],
         "iptables": one("iptables"),
+        "legacy_tables": [line.strip() for line in said.get("legacy_tables", [])],
         "forward": one("forward").rpartition(" ")[2],
         "modules": {module: module in {line.strip() for line in said.get("modules", [])} for module in MODULES},
         "sysctls": dict(_pairs(said.get("sysctls", []))),
@@ -247,13 +277,13 @@ def parse(output: list[str], *, read_at: float) -> Machine:
         "hostname": one("hostname"),
         "machine_id": one("machine_id"),
         "product_uuid": one("product_uuid").lower(),
+        "resolv_conf": one("resolv_conf"),
         "resolvers": [line.strip() for line in said.get("resolvers", [])],
-        "systemd_resolved": one("systemd_resolved") == "yes",
         "addresses": dict(_pairs(said.get("addresses", []))),
-        "ipv6": [line.strip() for line in said.get("ipv6", [])],
         "routes": [line.strip() for line in said.get("routes", [])],
         "peers": dict(_pairs(said.get("peers", []))),
         "runtimes": dict(_pairs(said.get("runtimes", []))),
+        "containerd": _containerd(said.get("containerd", [])),
         "confs": [line.strip() for line in said.get("confs", [])],
         "mark": one("mark") or None,
         "certificates": _certificates(said.get("certificates", [])),
@@ -304,6 +334,19 @@ def _listening(lines: list[str]) -> dict[int, str]:
             program = re.search(r'\(\("([^"]+)"', users)
             ports[int(port)] = program[1] if program else "?"
     return ports
+
+
+def _containerd(lines: list[str]) -> Containerd | None:
+    if not lines:
+        return None
+    found = Containerd(disabled=[], cgroup_driver="cgroupfs")
+    for line in lines:
+        key, _, value = (part.strip() for part in line.partition("="))
+        if key == "disabled_plugins":
+            found["disabled"] = re.findall("'([^']+)'", value)
+        elif value == "true":
+            found["cgroup_driver"] = "systemd"
+    return found
 
 
 def _certificates(lines: list[str]) -> dict[str, float]:

@@ -6,17 +6,21 @@ import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import gevent
+from gevent.lock import RLock
 from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
-from pyinfra.context import host
+from pyinfra.api.state import StateStage
+from pyinfra.context import host, state
 
+from meshstrap import transport
 from meshstrap.bundle.lock import Lock, LockError
 from meshstrap.bundle.plan import size_of
 from meshstrap.facts import containerd as containerd_facts
@@ -31,8 +35,13 @@ WARNING = "warning"
 
 TRIED = ("debian", "ubuntu", "rhel", "rocky", "almalinux", "centos", "fedora", "ol")
 CONTROLLERS = {1: {"cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"}, 2: {"cpu", "memory", "pids"}}
-CONTROL_PLANE_PORTS = (6443, 2379, 2380, 10250, 10257, 10259)
-WORKER_PORTS = (10250,)
+WORKER_PORTS = (10248, 10249, 10250, 10256)
+CONTROL_PLANE_PORTS = (6443, 2379, 2380, 10257, 10259, *WORKER_PORTS)
+NODE_PORTS = range(30000, 32768)
+# kube-controller-manager gives each node a /24 of the pods' network, of which kubeadm takes no more than 65536; the
+# API server takes no more than 2^20 addresses for Services, and kubeadm no fewer than ten.
+POD_PREFIXES = range(8, 25)
+SERVICE_PREFIXES = range(12, 29)
 # The programs of a cluster itself: on a node that has one, its own ports are no finding.
 KUBERNETES = ("kube", "etcd")
 # kubeadm's own minimum for a control plane.
@@ -50,6 +59,15 @@ OLDEST_KUBERNETES = (1, 31)
 LAST_WITH_CGROUP_1 = (1, 34)
 OLDEST_KERNEL = (4, 19)
 
+# The CRI plugin as containerd 1.x and 2.x name it and its halves.
+CRI_PLUGINS = {
+    "cri",
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.cri.v1.images",
+    "io.containerd.cri.v1.runtime",
+}
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
@@ -80,9 +98,12 @@ class Finding:
 class Plan:
     """What the site's data wants, as far as preflight judges it.
 
+    Each is the data of the same name, as the person gave it: `judge_data` says what is none.
+
     Args:
-        kubernetes_version: without the v.
-        istio_version: without the v.
+        bundle: the directory of the bundle.
+        kubernetes_version: without the v, for example 1.34.10.
+        istio_version: without the v, for example 1.31.0.
         allow_unsupported_versions: whether Istio may stand on a Kubernetes that it does not support.
         pod_cidr: the pods' addresses.
         service_cidr: the Services' addresses.
@@ -94,16 +115,17 @@ class Plan:
 
     """
 
+    bundle: str
     kubernetes_version: str
     istio_version: str
-    allow_unsupported_versions: bool = False
-    pod_cidr: str = "10.244.0.0/16"
-    service_cidr: str = "10.96.0.0/16"
-    cni_manifests: Sequence[str] = ()
-    ingress_node_port: int = 30191
-    kubelet_config: Mapping[str, Any] = field(default_factory=dict)
-    containerd_config: Mapping[str, Any] = field(default_factory=dict)
-    accept: Sequence[str] = ()
+    allow_unsupported_versions: bool
+    pod_cidr: str
+    service_cidr: str
+    cni_manifests: Sequence[str]
+    ingress_node_port: int
+    kubelet_config: Mapping[str, Any]
+    containerd_config: Mapping[str, Any]
+    accept: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -124,107 +146,58 @@ class Role:
     need: Mapping[str, int] = field(default_factory=dict)
 
 
-@operation()
-def node(
-    bundle: str,
-    kubernetes_version: str,
-    istio_version: str,
-    allow_unsupported_versions: bool,
-    pod_cidr: str,
-    service_cidr: str,
-    cni_manifests: Sequence[str],
-    ingress_node_port: int,
-    kubelet_config: Mapping[str, Any],
-    containerd_config: Mapping[str, Any],
-    accept: Sequence[str],
-) -> Generator[PyinfraCommand, None, None]:
-    """Look at this node, change nothing, and fail it with all that would stop it at once. Warnings are only said.
+@dataclass(frozen=True)
+class Look:
+    """What all machines said and what concerns the site as a whole, seen once by the first host that came.
 
-    + bundle: the directory of the bundle
-    + kubernetes_version: for example 1.34.10
-    + istio_version: for example 1.31.0
-    + allow_unsupported_versions: whether Istio may stand on a Kubernetes that it does not support
-    + pod_cidr: the pods' addresses
-    + service_cidr: the Services' addresses
-    + cni_manifests: the site's own CNI
-    + ingress_node_port: where the ingress gateway answers
-    + kubelet_config: merged over ours
-    + containerd_config: merged over ours
-    + accept: names of checks whose errors are accepted
+    Args:
+        teller: the host that tells the site's findings.
+        machines: host -> what its machine says of itself.
+        troubles: host -> why its machine says nothing.
+        findings: about the site as a whole.
+
+    """
+
+    teller: str
+    machines: Mapping[str, Machine]
+    troubles: Mapping[str, str]
+    findings: Sequence[Finding]
+
+
+_turn = RLock()
+_looks: dict[StateStage, Look] = {}
+
+
+@operation()
+def look(plan: Plan) -> Generator[PyinfraCommand, None, None]:
+    """Look at the nodes and at the site as a whole, change nothing, and fail with all that is wrong at once.
+
+    Whichever host comes first looks at all that can be reached, and tells what concerns the site; where that is an
+    error it stops the others too. Warnings are only said.
+
+    + plan: what the site's data wants
 
     **Example:**
 
     .. code:: python
 
-        preflight.node(name="Look at the node", bundle=host.data.bundle, ...)
+        preflight.look(name="Look at the nodes and the site", plan=preflight.Plan(bundle=host.data.bundle, ...))
     """
-    plan = Plan(
-        kubernetes_version=kubernetes_version,
-        istio_version=istio_version,
-        allow_unsupported_versions=allow_unsupported_versions,
-        pod_cidr=pod_cidr,
-        service_cidr=service_cidr,
-        cni_manifests=cni_manifests,
-        ingress_node_port=ingress_node_port,
-        kubelet_config=kubelet_config,
-        containerd_config=containerd_config,
-        accept=accept,
-    )
-    peers = [address for each in host.inventory if each is not host and (address := kubeadm.node_address(each))]
-    machine = host.get_fact(Preflight, peers=peers)
+    wanted, faults = judge_data(plan)
+    with _turn:
+        if state.current_stage not in _looks:
+            _looks[state.current_stage] = _look(host.name, wanted, faults)
+    seen = _looks[state.current_stage]
+    findings = list(told_by(seen, host.name))
+    machine = seen.machines.get(host.name)
     if machine is None:
-        yield failure(f"{host.name}: could not be looked at; see the error above")
-        return
-    try:
-        lock: Lock | None = system.open_bundle(bundle)[0]
-    except LockError:
-        lock = None  # Said once for the site, by preflight.site.
-    role = Role(
-        address=kubeadm.node_address(host),
-        control_plane="control_plane" in host.groups,
-        platforms=frozenset(program.platform for program in lock.programs) if lock else frozenset(),
-        need=_need(lock, machine, kubernetes_version) if lock else {},
-    )
-    _say_keys(machine)
-    yield from _report(accepted(judge(machine, role, plan, now=machine["read_at"]), accept))
-
-
-@operation()
-def site(
-    bundle: str,
-    kubernetes_version: str,
-    istio_version: str,
-    allow_unsupported_versions: bool,
-    pod_cidr: str,
-    service_cidr: str,
-    accept: Sequence[str],
-) -> Generator[PyinfraCommand, None, None]:
-    """Look at what concerns the site as a whole: versions, bundle, and what must be different on each node.
-
-    + bundle: the directory of the bundle
-    + kubernetes_version: for example 1.34.10
-    + istio_version: for example 1.31.0
-    + allow_unsupported_versions: whether Istio may stand on a Kubernetes that it does not support
-    + pod_cidr: the pods' addresses
-    + service_cidr: the Services' addresses
-    + accept: names of checks whose errors are accepted
-
-    **Example:**
-
-    .. code:: python
-
-        preflight.site(name="Look at the site as a whole", bundle=host.data.bundle, ...)
-    """
-    plan = Plan(
-        kubernetes_version=kubernetes_version,
-        istio_version=istio_version,
-        allow_unsupported_versions=allow_unsupported_versions,
-        pod_cidr=pod_cidr,
-        service_cidr=service_cidr,
-    )
-    findings = [*judge_bundle(bundle, kubernetes_version), *judge_plan(plan), *judge_groups(host.inventory.groups)]
-    findings += judge_together(_all_machines())
-    yield from _report(accepted(findings, accept))
+        trouble = seen.troubles.get(host.name, f"{host.name}: could not be looked at; see the error above")
+        findings.append(Finding(ERROR, "access", trouble, "Put that right, then run this again"))
+    else:
+        _say_keys(machine)
+        found = [*judge(machine, _role(machine, wanted), wanted, now=machine["read_at"]), *_forwarding()]
+        findings += accepted(found, wanted.accept)
+    yield from _report(findings)
 
 
 def judge(machine: Machine, role: Role, plan: Plan, *, now: float) -> list[Finding]:
@@ -247,11 +220,13 @@ def judge(machine: Machine, role: Role, plan: Plan, *, now: float) -> list[Findi
         _resources(machine, role, plan),
         _kernel(machine),
         _security(machine, plan),
-        _names(machine, plan),
+        _tables(machine),
+        _names(machine),
+        _resolvers(machine, plan),
         _addresses(machine, role, plan),
         _peers(machine, plan),
         _ports(machine, role, plan),
-        _runtimes(machine),
+        _runtimes(machine, plan),
         _certificates(machine, now),
     )
     return [finding for check in checks for finding in check]
@@ -298,57 +273,86 @@ def judge_together(machines: Mapping[str, Machine]) -> list[Finding]:
     return findings
 
 
-def judge_plan(plan: Plan) -> list[Finding]:
-    """Judge the site's data: versions that go together, and addresses.
+def judge_data(plan: Plan) -> tuple[Plan, list[Finding]]:
+    """Judge each value of the site's data by itself: on the command line a version can become a number.
 
     Args:
-        plan: what the site wants.
+        plan: what the site wants, as given.
+
+    Returns:
+        The plan with an empty value in place of each that is none of its kind, which all else can be judged by; and
+        the findings, which name key and value.
 
     """
+    rules: tuple[tuple[str, Callable[[Any], bool], Any, str], ...] = (
+        ("bundle", lambda v: isinstance(v, str), "", "Name the directory that holds bundle.lock.yaml and store/"),
+        ("kubernetes_version", _is_version, "", "Give all three parts, without a v: 1.34.10"),
+        ("istio_version", _is_version, "", "Give all three parts, without a v: 1.31.0"),
+        ("allow_unsupported_versions", lambda v: isinstance(v, bool), False, "Give true or false"),
+        ("pod_cidr", lambda v: _is_network(v, POD_PREFIXES), "", _cidr_remedy("10.244.0.0/16", POD_PREFIXES)),
+        (
+            "service_cidr",
+            lambda v: _is_network(v, SERVICE_PREFIXES),
+            "",
+            _cidr_remedy("10.96.0.0/16", SERVICE_PREFIXES),
+        ),
+        ("cni_manifests", _is_texts, (), "Give a list of files, in group_data"),
+        ("ingress_node_port", _is_node_port, 0, f"Give a number from {NODE_PORTS[0]} to {NODE_PORTS[-1]}"),
+        ("kubelet_config", lambda v: isinstance(v, Mapping), {}, "Give keys and values, in group_data"),
+        ("containerd_config", lambda v: isinstance(v, Mapping), {}, "Give keys and values, in group_data"),
+        ("accept", _is_texts, (), "Give a list of names of checks, in group_data"),
+    )
     findings = []
-    try:
-        pair = versions.check(plan.istio_version, plan.kubernetes_version)
-        kubernetes = versions.parse(plan.kubernetes_version)
-    except ValueError as error:
-        return [Finding(ERROR, "versions", str(error), "Set kubernetes_version and istio_version in group_data")]
-    if kubernetes < OLDEST_KUBERNETES:
-        findings.append(
-            Finding(
-                ERROR,
-                "versions",
-                f"Kubernetes {plan.kubernetes_version} is older than 1.31, which is the first with kubeadm v1beta4",
-                "Choose a newer kubernetes_version, or make the cluster by other means: istio.py takes it as it is",
-            )
+    for key, is_one, empty, remedy in rules:
+        value = getattr(plan, key)
+        if not is_one(value):
+            name = "preflight_accept" if key == "accept" else key
+            findings.append(Finding(ERROR, "data", f"{name} cannot be {value!r}", remedy))
+            plan = replace(plan, **{key: empty})
+    return plan, findings
+
+
+def judge_plan(plan: Plan) -> list[Finding]:
+    """Judge what must go together in the site's data: versions, and networks.
+
+    Args:
+        plan: what the site wants; what `judge_data` emptied is not judged again.
+
+    """
+    return [*_versions(plan), *_networks_apart(plan)]
+
+
+def _versions(plan: Plan) -> Iterator[Finding]:
+    if not plan.kubernetes_version:
+        return
+    if versions.parse(plan.kubernetes_version) < OLDEST_KUBERNETES:
+        yield Finding(
+            ERROR,
+            "versions",
+            f"Kubernetes {plan.kubernetes_version} is older than 1.31, which is the first with kubeadm v1beta4",
+            "Choose a newer kubernetes_version, or make the cluster by other means: istio.py takes it as it is",
         )
+    if not plan.istio_version:
+        return
+    pair = versions.check(plan.istio_version, plan.kubernetes_version)
     if pair.support is versions.Support.UNSUPPORTED:
         level = WARNING if plan.allow_unsupported_versions else ERROR
         remedy = "Choose another pair, or take it upon yourself with --data allow_unsupported_versions=true"
-        findings.append(Finding(level, "versions", pair.message, remedy))
+        yield Finding(level, "versions", pair.message, remedy)
     elif pair.support is versions.Support.UNKNOWN:
-        findings.append(Finding(WARNING, "versions", pair.message, "Look at Istio's supported releases"))
-    networks = {}
-    for key, value in (("pod_cidr", plan.pod_cidr), ("service_cidr", plan.service_cidr)):
-        try:
-            networks[key] = ipaddress.IPv4Network(value)
-        except ValueError:
-            findings.append(
-                Finding(
-                    ERROR,
-                    "addresses",
-                    f"{key} is {value!r}, which is no IPv4 network",
-                    "Give one such as 10.244.0.0/16; IPv6 and dual stack are not supported",
-                )
-            )
-    if len(networks) == 2 and networks["pod_cidr"].overlaps(networks["service_cidr"]):
-        findings.append(
-            Finding(
-                ERROR,
-                "addresses",
-                f"pod_cidr {plan.pod_cidr} and service_cidr {plan.service_cidr} overlap",
-                "Choose networks apart from each other",
-            )
+        yield Finding(WARNING, "versions", pair.message, "Look at Istio's supported releases")
+
+
+def _networks_apart(plan: Plan) -> Iterator[Finding]:
+    if not plan.pod_cidr or not plan.service_cidr:
+        return
+    if ipaddress.IPv4Network(plan.pod_cidr).overlaps(ipaddress.IPv4Network(plan.service_cidr)):
+        yield Finding(
+            ERROR,
+            "addresses",
+            f"pod_cidr {plan.pod_cidr} and service_cidr {plan.service_cidr} overlap",
+            "Choose networks apart from each other",
         )
-    return findings
 
 
 def judge_groups(groups: Mapping[str, Sequence[Host]]) -> list[Finding]:
@@ -376,7 +380,7 @@ def judge_bundle(directory: str, kubernetes_version: str) -> list[Finding]:
 
     Args:
         directory: the data `bundle`.
-        kubernetes_version: without the v.
+        kubernetes_version: without the v; empty where the data names none.
 
     """
     try:
@@ -387,7 +391,7 @@ def judge_bundle(directory: str, kubernetes_version: str) -> list[Finding]:
     findings = [Finding(ERROR, "bundle", problem, remedy) for problem in store.verify(lock)]
     wanted = f"v{kubernetes_version}"
     for program in lock.programs:
-        if program.name in kubeadm.PROGRAMS and program.version != wanted:
+        if kubernetes_version and program.name in kubeadm.PROGRAMS and program.version != wanted:
             findings.append(
                 Finding(
                     ERROR,
@@ -397,6 +401,20 @@ def judge_bundle(directory: str, kubernetes_version: str) -> list[Finding]:
                 )
             )
     return findings
+
+
+def told_by(seen: Look, name: str) -> Iterator[Finding]:
+    """Say which of the site's findings a host tells: the teller all; the others that there are errors, which stop them.
+
+    Args:
+        seen: what the first host saw.
+        name: the host.
+
+    """
+    if seen.teller == name:
+        yield from seen.findings
+    elif any(each.level == ERROR for each in seen.findings):
+        yield Finding(ERROR, "site", f"the site as a whole has errors, told by {seen.teller}", "Put them right first")
 
 
 def accepted(findings: Sequence[Finding], accept: Sequence[str]) -> list[Finding]:
@@ -415,7 +433,7 @@ def _access(machine: Machine) -> Iterator[Finding]:
             ERROR,
             "root",
             f"commands run as user id {machine['uid']}, not as root",
-            "Log in as root, or set _sudo = True (and _sudo_password or _use_sudo_password where sudo asks)",
+            "Log in as root, or set _sudo = True (and _sudo_password where sudo asks)",
         )
     if machine["init"] != "systemd":
         yield Finding(
@@ -461,7 +479,7 @@ def _cgroup(machine: Machine, plan: Plan) -> Iterator[Finding]:
             "Turn them on in the kernel's command line (for example cgroup_enable=memory)",
         )
     if version == 1:
-        refused = versions.parse(plan.kubernetes_version) > LAST_WITH_CGROUP_1
+        refused = plan.kubernetes_version != "" and versions.parse(plan.kubernetes_version) > LAST_WITH_CGROUP_1
         yield Finding(
             ERROR if refused else WARNING,
             "cgroup-v1",
@@ -525,14 +543,20 @@ def _kernel(machine: Machine) -> Iterator[Finding]:
         )
     if "fs.inotify.max_user_instances" not in machine["sysctls"]:
         yield Finding(ERROR, "sysctls", "fs.inotify.max_user_instances cannot be read", "Use a kernel with inotify")
-    elif "kubelet" in machine["confs"] and machine["runtimes"].get("kubelet") != "ours":
-        now = int(machine["sysctls"]["fs.inotify.max_user_instances"])
-        if now < system.INOTIFY_INSTANCES:
+    if not ("kubelet" in machine["confs"] and machine["runtimes"].get("kubelet") != "ours"):
+        return  # runtime.py sets them.
+    for key, now in machine["sysctls"].items():
+        if int(now) < system.SYSCTLS[key]:
+            effect = (
+                f"from about {int(now) // 3} meshed pods on, Envoy does not start"
+                if key == "fs.inotify.max_user_instances"
+                else "pods and Services are not reached from other nodes"
+            )
             yield Finding(
                 WARNING,
                 "sysctls",
-                f"fs.inotify.max_user_instances is {now}: from about {now // 3} meshed pods on, Envoy does not start",
-                f"Set it to {system.INOTIFY_INSTANCES} (deploys/runtime.py does)",
+                f"{key} is {now}: {effect}",
+                f"Set it to {system.SYSCTLS[key]} (deploys/runtime.py does)",
             )
 
 
@@ -569,7 +593,18 @@ def _security(machine: Machine, plan: Plan) -> Iterator[Finding]:
         )
 
 
-def _names(machine: Machine, plan: Plan) -> Iterator[Finding]:
+def _tables(machine: Machine) -> Iterator[Finding]:
+    if "nf_tables" in machine["iptables"] and machine["legacy_tables"]:
+        yield Finding(
+            WARNING,
+            "iptables",
+            f"iptables writes nf_tables, and something filled legacy tables ({', '.join(machine['legacy_tables'])}):"
+            " both hold for a packet, and neither's rules show in the other",
+            "See iptables-legacy-save; let what wrote them use the same iptables (update-alternatives), then reboot",
+        )
+
+
+def _names(machine: Machine) -> Iterator[Finding]:
     name = machine["hostname"].lower()
     if not _NAME.fullmatch(name) or name.startswith("localhost"):
         yield Finding(
@@ -580,22 +615,28 @@ def _names(machine: Machine, plan: Plan) -> Iterator[Finding]:
         )
     if not machine["machine_id"]:
         yield Finding(ERROR, "machine-id", "/etc/machine-id is empty", "Run systemd-machine-id-setup")
-    if "resolvConf" in plan.kubelet_config or machine["systemd_resolved"]:
+
+
+def _resolvers(machine: Machine, plan: Plan) -> Iterator[Finding]:
+    if "resolvConf" in plan.kubelet_config:
         return
+    file = machine["resolv_conf"]
+    resolved = file.startswith("/run/systemd/resolve/")
+    where = "in /etc/systemd/resolved.conf (DNS=) and restart systemd-resolved" if resolved else "there"
     loopback = [each for each in machine["resolvers"] if each.startswith("127.") or each == "::1"]
     if loopback:
         yield Finding(
             ERROR,
             "resolvers",
-            f"/etc/resolv.conf names {', '.join(loopback)}: pods cannot use it, and CoreDNS would ask itself",
-            "Name the site's own resolver there, or give a file that does as resolvConf in kubelet_config",
+            f"{file} names {', '.join(loopback)}: pods cannot use it, and CoreDNS would ask itself",
+            f"Name the site's own resolver {where}, or give a file that does as resolvConf in kubelet_config",
         )
     elif not machine["resolvers"]:
         yield Finding(
             ERROR,
             "resolvers",
-            "/etc/resolv.conf names no resolver, without which CoreDNS does not start",
-            "Name one, even if nobody answers there (the node's own address)",
+            f"{file} names no resolver, without which CoreDNS does not start",
+            f"Name one {where}, even if nobody answers at it (the node's own address)",
         )
 
 
@@ -615,7 +656,7 @@ def _addresses(machine: Machine, role: Role, plan: Plan) -> Iterator[Finding]:
             f"node_address {role.address} is none of the node's: {', '.join(sorted(own - {'127.0.0.1'})) or 'no IPv4'}",
             "Put the right one into the inventory",
         )
-    if not any(route.startswith("default ") for route in machine["routes"]):
+    if not any(route.startswith("default ") and " table " not in route for route in machine["routes"]):
         yield Finding(
             ERROR,
             "default-route",
@@ -625,12 +666,10 @@ def _addresses(machine: Machine, role: Role, plan: Plan) -> Iterator[Finding]:
     if machine["confs"]:
         return  # The pods' networks of a standing cluster are there already.
     for key, network in (("pod_cidr", plan.pod_cidr), ("service_cidr", plan.service_cidr)):
-        for place, taken in _networks(machine):
-            try:
-                overlap = ipaddress.IPv4Network(network).overlaps(taken)
-            except ValueError:
-                break  # Said for the site as a whole.
-            if overlap:
+        if not network:
+            continue  # Said for the site as a whole.
+        for taken, place in _networks(machine).items():
+            if ipaddress.IPv4Network(network).overlaps(taken):
                 yield Finding(
                     ERROR,
                     "overlap",
@@ -639,19 +678,26 @@ def _addresses(machine: Machine, role: Role, plan: Plan) -> Iterator[Finding]:
                 )
 
 
-def _networks(machine: Machine) -> Iterator[tuple[str, ipaddress.IPv4Network]]:
-    for address, interface in machine["addresses"].items():
-        if interface not in ("lo", "cni0"):
-            yield interface, ipaddress.IPv4Interface(address).network
+def _networks(machine: Machine) -> dict[ipaddress.IPv4Network, str]:
+    found = {
+        ipaddress.IPv4Interface(address).network: interface
+        for address, interface in machine["addresses"].items()
+        if interface not in ("lo", "cni0")
+    }
     for route in machine["routes"]:
         words = route.split()
-        if "via" in words and words[0] != "default" and words[0][0].isdigit():
-            yield f"a route via {words[words.index('via') + 1]}", ipaddress.IPv4Network(words[0], strict=False)
+        if words[0] == "default" or " dev cni0 " in f"{route} ":
+            continue
+        network = ipaddress.IPv4Network(words[0], strict=False)
+        # A VPN that takes everything does so by two halves: a default route by another name.
+        if network.prefixlen > 1:
+            found.setdefault(network, f"a route {' '.join(words[1:5])}")
+    return found
 
 
 def _peers(machine: Machine, plan: Plan) -> Iterator[Finding]:
-    for peer, state in machine["peers"].items():
-        how, _, answer = state.partition(" ")
+    for peer, said in machine["peers"].items():
+        how, _, answer = said.partition(" ")
         if answer != "reachable":
             yield Finding(
                 ERROR,
@@ -680,7 +726,7 @@ def _ports(machine: Machine, role: Role, plan: Plan) -> Iterator[Finding]:
         yield Finding(ERROR, "ports", f"port {port} is taken by {program}", "Stop it, or move it to another port")
 
 
-def _runtimes(machine: Machine) -> Iterator[Finding]:
+def _runtimes(machine: Machine, plan: Plan) -> Iterator[Finding]:
     other = [name for name in machine["runtimes"] if name.startswith(("k3s", "rke2"))]
     if other:
         yield Finding(
@@ -701,8 +747,9 @@ def _runtimes(machine: Machine) -> Iterator[Finding]:
             WARNING,
             "runtime",
             "containerd was set up by others and is left alone",
-            "See to it that its cgroup driver is the kubelet's and that its CRI plugin is on",
+            "Its images come from the bundle all the same; its version and configuration are its owner's",
         )
+        yield from _their_containerd(machine, plan)
     if "docker" in machine["runtimes"]:
         yield Finding(
             WARNING,
@@ -720,6 +767,35 @@ def _runtimes(machine: Machine) -> Iterator[Finding]:
     if machine["mark"] == "started":
         yield Finding(
             WARNING, "cluster", "an earlier run was stopped half-way", "deploys/cluster.py makes it anew from there"
+        )
+
+
+def _their_containerd(machine: Machine, plan: Plan) -> Iterator[Finding]:
+    containerd = machine["containerd"]
+    if containerd is None:
+        yield Finding(
+            WARNING,
+            "runtime",
+            "containerd does not tell its configuration",
+            "See to it yourself that its CRI plugin is on and its cgroup driver the kubelet's: containerd config dump",
+        )
+        return
+    off = sorted(CRI_PLUGINS.intersection(containerd["disabled"]))
+    if off:
+        yield Finding(
+            ERROR,
+            "runtime",
+            f"containerd's plugin {', '.join(off)} is disabled, by which the kubelet speaks with it",
+            "Take it out of disabled_plugins in /etc/containerd/config.toml, then systemctl restart containerd",
+        )
+    driver = plan.kubelet_config.get("cgroupDriver", "systemd")
+    if not machine["confs"] and containerd["cgroup_driver"] != driver:
+        yield Finding(
+            ERROR,
+            "cgroup-driver",
+            f"containerd's cgroup driver is {containerd['cgroup_driver']}, and the kubelet's is to be {driver}",
+            f"Set SystemdCgroup = {'true' if driver == 'systemd' else 'false'} for runc in /etc/containerd/config.toml"
+            " and restart containerd, or name its driver as cgroupDriver in kubelet_config",
         )
 
 
@@ -754,11 +830,88 @@ def _need(lock: Lock, machine: Machine, kubernetes_version: str) -> dict[str, in
     return need
 
 
-def _all_machines() -> dict[str, Machine]:
+def _role(machine: Machine, plan: Plan) -> Role:
+    try:
+        lock: Lock | None = system.open_bundle(plan.bundle)[0]
+    except LockError:
+        lock = None  # Said for the site as a whole.
+    return Role(
+        address=kubeadm.node_address(host),
+        control_plane="control_plane" in host.groups,
+        platforms=frozenset(program.platform for program in lock.programs) if lock else frozenset(),
+        need=_need(lock, machine, plan.kubernetes_version) if lock else {},
+    )
+
+
+def _look(teller: str, plan: Plan, faults: Sequence[Finding]) -> Look:
     hosts = [each for each in host.inventory if each.connected and each not in host.state.failed_hosts]
-    tasks = {each.name: gevent.spawn(each.get_fact, Preflight, peers=[]) for each in hosts}
+    troubles: dict[str, str] = {}
+    # One after the other: a password is asked for once each.
+    for each in hosts:
+        try:
+            transport.authorise(each)
+        except transport.TransportError as error:
+            troubles[each.name] = str(error)
+    tasks = {each.name: gevent.spawn(_read, each) for each in hosts if each.name not in troubles}
     gevent.joinall(list(tasks.values()))
-    return {name: task.value for name, task in tasks.items() if task.value is not None}
+    machines = {name: task.value for name, task in tasks.items() if task.value is not None}
+    findings = [
+        *faults,
+        *judge_bundle(plan.bundle, plan.kubernetes_version),
+        *judge_plan(plan),
+        *judge_groups(host.inventory.groups),
+        *judge_together(machines),
+    ]
+    return Look(teller, machines, troubles, accepted(findings, plan.accept))
+
+
+def _read(node: Host) -> Machine | None:
+    others = (kubeadm.node_address(each) for each in node.inventory if each is not node)
+    try:
+        machine: Machine = node.get_fact(Preflight, peers=[address for address in others if address])
+    except PyinfraError as error:
+        node.log(str(error), logger.error)
+        return None
+    return machine
+
+
+def _forwarding() -> Iterator[Finding]:
+    address = kubeadm.node_address(host)
+    if "leader" not in host.groups or address is None:
+        return
+    try:
+        with transport.tunnel(host, (address, kubeadm.API_PORT)):
+            pass
+    except transport.TransportError as error:
+        yield Finding(
+            ERROR, "forwarding", str(error), "The API server is reached through this: set it in /etc/ssh/sshd_config"
+        )
+
+
+def _is_version(value: object) -> bool:
+    return isinstance(value, str) and _VERSION.fullmatch(value) is not None
+
+
+def _is_network(value: object, prefixes: range) -> bool:
+    try:
+        return isinstance(value, str) and ipaddress.IPv4Network(value).prefixlen in prefixes
+    except ValueError:
+        return False
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
+
+
+def _is_node_port(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value in NODE_PORTS
+
+
+def _cidr_remedy(example: str, prefixes: range) -> str:
+    return (
+        f"Give one IPv4 network from /{prefixes[0]} to /{prefixes[-1]}, such as {example};"
+        " IPv6 and dual stack are not supported"
+    )
 
 
 def _say_keys(machine: Machine) -> None:

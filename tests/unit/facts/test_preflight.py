@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ RECORDED = (Path(__file__).parent / "recorded" / "preflight.txt").read_text().sp
 
 def test_a_standing_control_plane_node_is_read() -> None:
     machine = parse(RECORDED, read_at=1795456894.5)
-    assert (machine["uid"], machine["init"], machine["os"], machine["os_version"]) == (0, "systemd", "debian", "12")
+    assert (machine["uid"], machine["init"], machine["os"]) == (0, "systemd", "debian")
     assert machine["platform"] == "linux/amd64"
     assert machine["cgroup"] == 1
     assert "memory" in machine["controllers"]
@@ -36,6 +37,39 @@ def test_a_standing_control_plane_node_is_read() -> None:
     assert machine["host_keys"] == ["SHA256:3yzxFNOqr8ShqD8xf4POHLMSj5H42WV0gDUwQaQ4SmQ (ssh-ed25519)"]
     assert machine["clock"] == pytest.approx(1795456894.149798)
     assert machine["read_at"] == 1795456894.5
+
+
+def test_the_client_certificates_of_the_control_planes_kubeconfigs_are_read(tmp_path: Path) -> None:
+    start = RECORDED.index("-----BEGIN CERTIFICATE-----")
+    certificate = "\n".join(RECORDED[start : RECORDED.index("-----END CERTIFICATE-----") + 1]) + "\n"
+    data = base64.b64encode(certificate.encode()).decode()
+    text = f"users:\n- user:\n    client-certificate-data: {data}\n    client-key-data: c2VjcmV0\n"
+    for name in ("admin", "controller-manager", "scheduler"):
+        (tmp_path / f"{name}.conf").write_text(text)
+    here = script([]).replace("/etc/kubernetes", str(tmp_path))
+    said = subprocess.run(["sh"], input=here, text=True, capture_output=True).stdout
+    found = parse(said.splitlines(), read_at=0.0)["certificates"]
+    of_these = {path: expires for path, expires in found.items() if path.startswith(str(tmp_path))}
+    assert of_these == {
+        f"{tmp_path}/{name}.conf": 1826992587.0 for name in ("admin", "controller-manager", "scheduler")
+    }
+    assert "c2VjcmV0" not in said
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], None),
+        (["disabled_plugins = []", "  SystemdCgroup = true"], {"disabled": [], "cgroup_driver": "systemd"}),
+        (["disabled_plugins = ['cri']"], {"disabled": ["cri"], "cgroup_driver": "cgroupfs"}),
+        (
+            ["disabled_plugins = ['a', 'io.containerd.grpc.v1.cri']", "SystemdCgroup = false"],
+            {"disabled": ["a", "io.containerd.grpc.v1.cri"], "cgroup_driver": "cgroupfs"},
+        ),
+    ],
+)
+def test_the_configuration_of_others_containerd_is_read(lines: list[str], expected: object) -> None:
+    assert parse(["#containerd", *lines], read_at=0.0)["containerd"] == expected
 
 
 def test_a_machine_that_says_nothing_is_read_as_one_that_has_nothing() -> None:
