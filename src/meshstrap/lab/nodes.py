@@ -77,6 +77,8 @@ def up(lab: Lab, workers: int | None, say: Say) -> Record:
         raise LabError(f"a lab has 0 to {MOST_WORKERS} workers, not {workers}")
     with _alone(lab):
         before = _wanted_before(lab)
+        if before is None:
+            _image_name(lab)  # A new lab without an image is refused before anything is made of it.
         wanted = 1 if before is None else before
         if workers is not None:
             if before is not None and workers < before:
