@@ -102,6 +102,9 @@ def test_the_join_leaves_no_token_behind(nodes: Lab, on_node: Callable[..., Fini
     left = on_node(nodes, "worker-1", "ls /run/meshstrap.config.* 2>/dev/null; cat /var/log/meshstrap-kubeadm.log")
     assert "meshstrap.config" not in left.stdout
     assert not TOKEN.search(left.stdout)
+    log = on_node(nodes, "control-1", "cat /var/log/meshstrap-kubeadm.log").stdout
+    assert "kubeadm join" in log
+    assert not TOKEN.search(log)
     tokens = on_node(nodes, "control-1", "kubeadm token list")
     assert tokens.returncode == 0
     assert "meshstrap" not in tokens.stdout
@@ -157,16 +160,40 @@ def test_a_cluster_that_others_made_is_left_alone(deploy: Deploy, nodes: Lab, on
     mark = "/etc/kubernetes/meshstrap.done"
     for node in ("control-1", "worker-1"):
         assert on_node(nodes, node, f"mv {mark} /etc/kubernetes/mark").returncode == 0
+        assert on_node(nodes, node, "mv /opt/cni/bin/portmap /opt/cni/bin/theirs").returncode == 0
     try:
+        runtime = deploy("runtime", lab=nodes)
         made = deploy("cluster", lab=nodes)
         refused = deploy("reset", "--data", "confirm=meshstrap", lab=nodes)
     finally:
         for node in ("control-1", "worker-1"):
-            on_node(nodes, node, f"mv /etc/kubernetes/mark {mark}")
+            on_node(nodes, node, f"mv /etc/kubernetes/mark {mark}; mv /opt/cni/bin/theirs /opt/cni/bin/portmap")
+    assert (runtime.code, runtime.changed) == (0, []), runtime.said
     assert (made.code, made.changed) == (0, []), made.said
     assert refused.code == 1
     assert "belongs to a cluster that others made" in refused.said
     assert on_node(nodes, "worker-1", "systemctl is-active kubelet").stdout == "active\n"
+
+
+def test_another_version_than_the_standing_clusters_is_refused(deploy: Deploy, nodes: Lab) -> None:
+    refused = deploy("cluster", "--data", "kubernetes_version=1.35.1", lab=nodes)
+    assert refused.code == 1
+    assert re.search(r"the cluster is Kubernetes v1\.34\.\d+, and kubernetes_version says v1\.35\.1", refused.said)
+    refused = deploy("cluster", "--data", "kubernetes_version=1.34", lab=nodes)
+    assert refused.code == 1
+    assert "kubernetes_version: 1.34 is no version" in refused.said
+
+
+def test_a_worker_that_was_reset_by_hand_joins_again(
+    deploy: Deploy, nodes: Lab, on_node: Callable[..., Finished], ready: Callable[[], list[str]]
+) -> None:
+    assert on_node(nodes, "worker-1", "kubeadm reset --force").returncode == 0
+    made = deploy("cluster", lab=nodes)
+    assert made.code == 0, made.said
+    assert ready() == ["control-1", "worker-1"]
+    rules = on_node(nodes, "worker-1", "iptables-save | grep -c meshstrap-pods").stdout
+    assert rules == "1\n"
+    assert deploy("cluster", lab=nodes).changed == []
 
 
 def test_a_worker_added_later_joins(
@@ -175,14 +202,17 @@ def test_a_worker_added_later_joins(
     meshstrap: Callable[..., Finished],
     ready: Callable[[], list[str]],
     on_node: Callable[..., Finished],
+    kubectl: Callable[[str], str],
 ) -> None:
     assert meshstrap(nodes, "lab", "up", "--workers", "2").returncode == 0
     for name in ("runtime", "images", "cluster"):
         made = deploy(name, lab=nodes)
         assert made.code == 0, made.said
     assert ready() == ["control-1", "worker-1", "worker-2"]
+    networks = kubectl("get nodes -o jsonpath='{range .items[*]}{.metadata.name}={.spec.podCIDR} {end}'").split()
+    network = dict(each.split("=") for each in networks)["worker-2"]
     for node in ("control-1", "worker-1"):
-        assert "10.244.2.0/24" in on_node(nodes, node, "ip route").stdout
+        assert network in on_node(nodes, node, "ip route").stdout
     assert deploy("cluster", lab=nodes).changed == []
 
 
@@ -194,6 +224,15 @@ def test_a_reset_that_names_no_cluster_touches_nothing(
         assert refused.code == 1
         assert "--data confirm=meshstrap" in refused.said
     assert ready() == ["control-1", "worker-1", "worker-2"]
+
+
+def test_a_worker_that_leaves_is_no_node_of_the_cluster(
+    deploy: Deploy, nodes: Lab, kubectl: Callable[[str], str]
+) -> None:
+    made = deploy("reset", "--limit", "worker-2", "--data", "confirm=meshstrap", lab=nodes)
+    assert made.code == 0, made.said
+    names = kubectl("get nodes -o name").split()
+    assert names == ["node/control-1", "node/worker-1"]
 
 
 def test_a_reset_leaves_bare_nodes(deploy: Deploy, nodes: Lab, on_node: Callable[..., Finished]) -> None:
