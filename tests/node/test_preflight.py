@@ -43,6 +43,8 @@ systemctl list-units --no-legend --plain --all --type=service,socket,mount,timer
 ip -o link; ip -4 route; iptables-save | grep '^-'
 true
 """
+# The node's own, in its network namespace: other sysctls are the whole machine's.
+OTHER_FORWARDING = "f=/proc/sys/net/ipv4/ip_forward; echo $((1 - $(cat $f))) >$f"
 USER = """
 id typist >/dev/null 2>&1 || useradd -m -s /bin/bash typist
 mkdir -p ~typist/.ssh && cp ~/.ssh/authorized_keys ~typist/.ssh/
@@ -84,6 +86,27 @@ def test_a_good_machine_passes_untouched_and_its_host_keys_are_told(
     assert f"ssh host key {told.stdout.split()[1]}" in output
     after = on_node(bare_node, "control-1", STATE).stdout.splitlines()
     assert sorted(set(before) ^ set(after)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        ("ln -s /nowhere /etc/squatter", "rm /etc/squatter"),
+        (OTHER_FORWARDING, OTHER_FORWARDING),
+        ("systemctl mask squatter.service", "systemctl unmask squatter.service"),
+        ("ip link add squatter type bridge", "ip link delete squatter"),
+    ],
+)
+def test_what_is_compared_shows_each_kind_of_change(
+    change: str, undo: str, bare_node: Lab, on_node: Callable[..., Finished]
+) -> None:
+    before = on_node(bare_node, "control-1", STATE).stdout
+    try:
+        changed = on_node(bare_node, "control-1", change)
+        assert changed.returncode == 0, changed.stderr
+        assert on_node(bare_node, "control-1", STATE).stdout != before
+    finally:
+        on_node(bare_node, "control-1", undo)
 
 
 @pytest.mark.parametrize("how", ["-y", "--dry"])
