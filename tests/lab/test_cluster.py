@@ -130,9 +130,10 @@ def test_a_bundle_of_another_version_does_not_half_upgrade_it(deploy: Deploy, no
 def test_pods_and_services_are_reached_from_the_other_node(
     nodes: Lab, on_node: Callable[..., Finished], kubectl: Callable[[str], str]
 ) -> None:
-    pod = kubectl("get pods -n kube-system -l k8s-app=kube-dns -o jsonpath='{.items[0].status.podIP}'")
-    assert pod.startswith("10.244.0.")
-    assert on_node(nodes, "worker-1", f"curl -sS -m 5 http://{pod}:8080/health").stdout == "OK"
+    where = "jsonpath='{.items[0].spec.nodeName} {.items[0].status.podIP}'"
+    home, address = kubectl(f"get pods -n kube-system -l k8s-app=kube-dns -o {where}").split()
+    other = {"control-1": "worker-1", "worker-1": "control-1"}[home]
+    assert on_node(nodes, other, f"curl -sS -m 5 http://{address}:8080/health").stdout == "OK"
     assert on_node(nodes, "worker-1", "curl -sSk -m 5 https://10.96.0.1/readyz").stdout == "ok"
 
 

@@ -38,7 +38,8 @@ CONNECTIONS = 16
 # Answers that mean "not now": the server is busy, restarting, electing a leader, or a webhook's pod is not up yet.
 _BUSY = re.compile(
     r"leader changed|etcdserver: (request timed out|no leader|too many requests)|the server is currently unable"
-    r"|failed calling webhook.*(connection refused|no endpoints available|EOF|connection reset|deadline exceeded)"
+    r"|failed calling webhook.*(connection refused|connection reset|no route to host|i/o timeout|EOF"
+    r"|no endpoints available|deadline exceeded)"
 )
 
 # One discovery per cluster and process, so that each of a run's many clients need not ask again.

@@ -43,6 +43,10 @@ Object = Mapping[str, Any]
 
 ERRORS = (KubeError, MeshError, transport.TransportError)
 READY_SECONDS = 300.0
+# A webhook's Pod may come back later than the API server; an error of its own has other words.
+# Source: k8s.io/apiserver pkg/admission/plugin/webhook/errors (v0.34), ErrCallingWebhook.
+WEBHOOK_SILENT = "failed to call webhook"
+WEBHOOK_SECONDS = 90.0
 # Fields shown of one object, and lines of one text, unless --diff asks for all.
 SHOWN = 12
 _PROGRESS_SECONDS = 10.0
@@ -91,7 +95,7 @@ def manifests(
         return
     try:
         client = api_server.client(host)
-        planned = plan(client, declared, owner=owner, prune=prune, namespace=where)
+        planned = _planned(lambda: plan(client, declared, owner=owner, prune=prune, namespace=where))
     except ERRORS as error:
         yield unplanned(error, declared)
         return
@@ -132,6 +136,17 @@ def namespace(
     """
     metadata = {"name": namespace, "labels": dict(labels or {})}
     yield from manifests._inner([{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}], present=present)
+
+
+def _planned(make: Callable[[], Plan]) -> Plan:
+    """Plan; at execute, wait for admission webhooks that do not answer yet, as after a power cut of all nodes."""
+    deadline = time.monotonic() + (WEBHOOK_SECONDS if executing() else 0.0)
+    while True:
+        made = make()
+        silent = any(WEBHOOK_SILENT in (change.error or "") for change in made.changes)
+        if not silent or time.monotonic() >= deadline:
+            return made
+        time.sleep(1)
 
 
 def load(objects: Sequence[Object] | Path | str) -> Sequence[Object]:

@@ -23,6 +23,7 @@ from meshstrap.kube.stages import stages
         (500, "etcdserver: leader changed", True),
         (500, "etcdserver: request timed out", True),
         (500, 'failed calling webhook "a.b": connect: connection refused', True),
+        (500, 'failed calling webhook "a.b": dial tcp 10.96.103.43:443: connect: no route to host', True),
         (500, 'failed calling webhook "a.b": no endpoints available for service "istiod"', True),
         (500, ".spec.x: field not declared in schema", False),
         (400, 'admission webhook "a.b" denied the request', False),
