@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ class ManifestError(KubeError):
         self.file = file
         self.document = document
         self.line = line
-        super().__init__(f"{file}, document {document}, line {line}: {what}")
+        # What did not come from YAML has no lines, only a place in a list.
+        place = f"document {document}, line {line}" if line else f"document {document}" if document else ""
+        super().__init__(f"{file}, {place}: {what}" if place else f"{file}: {what}")
 
 
 class _Problem(Exception):
@@ -100,18 +102,31 @@ def load(source: Path | str) -> list[dict[str, Any]]:
             try:
                 for item, line in _items(root):
                     _check(item, line)
-                    group = item["apiVersion"].rpartition("/")[0]
-                    metadata = item["metadata"]
-                    key = (group, item["kind"], metadata.get("namespace") or "", metadata["name"])
-                    if key in seen:
-                        raise _Problem(
-                            f"{item['kind']} {metadata['name']} is declared twice, first in {seen[key]}", line
-                        )
-                    seen[key] = f"{file}, document {document}, line {line}"
+                    _check_double(item, line, seen, f"{file}, document {document}, line {line}")
                     objects.append(item)
             except _Problem as problem:
                 raise ManifestError(problem.what, file=file, document=document, line=problem.line) from None
     return objects
+
+
+def checked(objects: Iterable[Any]) -> list[Mapping[str, Any]]:
+    """Return objects that did not come from YAML, held to the same rules.
+
+    Raises ManifestError that names an object by its place in the list.
+    """
+    found: list[Mapping[str, Any]] = []
+    seen: dict[tuple[str, str, str, str], str] = {}
+    for number, item in enumerate(objects, 1):
+        try:
+            _check(item, 0)
+            _check_double(item, 0, seen, f"object {number}")
+        except _Problem as problem:
+            raise ManifestError(problem.what, file=f"object {number}", document=0, line=0) from None
+        except (TypeError, ValueError) as error:
+            what = f"{item['kind']} {item['metadata']['name']} is not what JSON can hold: {error}"
+            raise ManifestError(what, file=f"object {number}", document=0, line=0) from None
+        found.append(item)
+    return found
 
 
 def _texts(source: Path | str) -> Iterator[tuple[str, str]]:
@@ -285,6 +300,16 @@ def _check(item: Any, line: int) -> None:
                     f"{item['kind']} {name}: metadata.{key}.{label} must be a string, quote {json.dumps(value)}", line
                 )
     _check_size(item, line)
+
+
+def _check_double(item: Mapping[str, Any], line: int, seen: dict[tuple[str, str, str, str], str], place: str) -> None:
+    """Refuse an object that was declared before, and remember where this one was."""
+    metadata = item["metadata"]
+    group = item["apiVersion"].rpartition("/")[0]
+    key = (group, item["kind"], metadata.get("namespace") or "", metadata["name"])
+    if key in seen:
+        raise _Problem(f"{item['kind']} {metadata['name']} is declared twice, first in {seen[key]}", line)
+    seen[key] = place
 
 
 def _check_size(item: dict[str, Any], line: int) -> None:

@@ -78,7 +78,8 @@ class Change:
     `fields` are what differs (for configured ones), `note` says what else a person should know, `error` holds the
     server's words where it refuses the object, `conflicts` who holds fields that we declare. `body` is what is
     sent, `taken_over` names the client-side managers whose fields become ours, `first` says that our manager never
-    applied the object before. `before` and `after` are the object's
+    applied the object before. `immutable` says that the server refuses because a field of the standing object cannot be
+    changed: only a new object can have it. `before` and `after` are the object's
     declared fields in the cluster and as they will be, for `diff.unified`; Secrets are masked in them.
     """
 
@@ -91,6 +92,7 @@ class Change:
     taken_over: tuple[str, ...] = ()
     first: bool = False
     terminating: bool = False
+    immutable: bool = False
     body: Mapping[str, Any] | None = None
     resource: Resource | None = None
     before: Mapping[str, Any] | None = None
@@ -364,7 +366,7 @@ def _change(
         if error.status == 404:
             # Its definition went away since the kind was discovered.
             return replace(base, outcome="created", note="its kind is not there yet")
-        return replace(base, error=words(error, body), conflicts=conflicts)
+        return replace(base, error=words(error, body), conflicts=conflicts, immutable=error.immutable)
     if live is None:
         return base
     fields = differences(live, planned, manager)

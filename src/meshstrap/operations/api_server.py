@@ -1,21 +1,26 @@
-"""Reach the cluster's API server from the operator's machine, through the ssh connection that pyinfra holds.
+"""Reach the cluster's API server from the operator's machine: through pyinfra's ssh connection, or directly.
 
-The kubeconfig is read on the leader by `transport.execute`, never by a fact, and stays in memory: it is in no log at
-any verbosity. One connection serves all operations of a run.
+Over ssh the kubeconfig is the control plane's own, read by `transport.execute`, never by a fact. On `@local` it is the
+operator's: data `kubeconfig` names the file (else KUBECONFIG, else ~/.kube/config, as for kubectl), data `kube_context`
+the context. Either way it stays in memory and is in no log at any verbosity. One connection serves all operations of a
+run.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.host import Host
+from pyinfra.connectors.local import LocalConnector
 
 from meshstrap import transport
 from meshstrap.facts.k8s import KUBECONFIG
+from meshstrap.kube import kubeconfig as kubeconfig_file
 from meshstrap.kube.connect import Client, connect
 from meshstrap.kube.errors import KubeError
 
@@ -30,10 +35,10 @@ class NoCluster(KubeError):
 
 
 def client(host: Host) -> Client:
-    """Return the client for the cluster whose control plane a host is; made once and kept for the run.
+    """Return the client for the cluster whose control plane a host is, or @local knows; made once, kept for the run.
 
     Args:
-        host: the leader, connected.
+        host: the leader, connected; or @local.
 
     Raises:
         NoCluster: the host has no kubeconfig of a control plane.
@@ -41,6 +46,8 @@ def client(host: Host) -> Client:
         TransportError: the ssh connection is gone.
 
     """
+    if host.name not in _open and isinstance(host.connector, LocalConnector):
+        _open[host.name] = (_direct(host), ExitStack())
     if host.name not in _open:
         kubeconfig = _kubeconfig(host)
         server = urlsplit(kubeconfig["clusters"][0]["cluster"]["server"])
@@ -60,6 +67,15 @@ def forget(host: Host) -> None:
     if held := _open.pop(host.name, None):
         held[0].close()
         held[1].close()
+
+
+def _direct(host: Host) -> Client:
+    """Make a client from an ordinary kubeconfig of the operator's."""
+    named = host.data.get("kubeconfig")
+    if named is not None and not isinstance(named, str | Path):
+        raise KubeError(f"{host.name}: data kubeconfig must be the path of a file, not {named!r}")
+    found = kubeconfig_file.read(Path(named).expanduser() if named else None)
+    return connect(found, context=host.data.get("kube_context"))
 
 
 def _kubeconfig(host: Host) -> dict[str, Any]:

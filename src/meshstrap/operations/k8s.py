@@ -1,7 +1,9 @@
 """Manage objects in the cluster: manifests and namespaces, through the API server.
 
 Each operation plans first: the live objects against the server's own dry-run. What is equal is left alone; what differs
-is listed, field by field, and applied.
+is listed, field by field (with --diff: as YAML), and applied. They run on a control plane node, or on `@local` with an
+ordinary kubeconfig (data `kubeconfig`, `kube_context`; else as kubectl finds it). Where data `reports` names a
+directory, what a plan changes is kept there as data too.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ import difflib
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand, PyinfraCommand
-from pyinfra.api.exceptions import OperationValueError
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
@@ -23,11 +25,13 @@ from pyinfra.context import host
 from pyinfra.context import state as current
 
 from meshstrap import transport
+from meshstrap.evidence import report
 from meshstrap.kube import manifests as manifest_files
 from meshstrap.kube.apply import apply
 from meshstrap.kube.compare import Field
 from meshstrap.kube.connect import Client
 from meshstrap.kube.delete import delete
+from meshstrap.kube.diff import unified
 from meshstrap.kube.errors import ApiUnreachable, KubeError, UnknownKind
 from meshstrap.kube.manifests import ManifestError
 from meshstrap.kube.plan import Change, Plan, plan
@@ -37,7 +41,9 @@ from meshstrap.kube.wait import State as Readiness
 from meshstrap.kube.wait import wait as wait_for
 from meshstrap.mesh.errors import MeshError
 from meshstrap.operations import api_server
+from meshstrap.operations import progress as live_line
 from meshstrap.operations.failure import executing, fail, failure
+from meshstrap.operations.system import refuse
 
 Object = Mapping[str, Any]
 
@@ -47,7 +53,7 @@ READY_SECONDS = 300.0
 # Source: k8s.io/apiserver pkg/admission/plugin/webhook/errors (v0.34), ErrCallingWebhook.
 WEBHOOK_SILENT = "failed to call webhook"
 WEBHOOK_SECONDS = 90.0
-# Fields shown of one object, and lines of one text, unless --diff asks for all.
+# Fields shown of one object, and lines of one text; --diff shows all.
 SHOWN = 12
 _PROGRESS_SECONDS = 10.0
 
@@ -60,20 +66,26 @@ def manifests(
     namespace: str | None = None,
     owner: str | None = None,
     prune: bool = False,
+    prune_all: bool = False,
     wait: bool = True,
     force: bool = False,
+    recreate: bool = False,
+    take_over: Sequence[str] = (),
     timeout: float = READY_SECONDS,
 ) -> Generator[PyinfraCommand, None, None]:
-    """Make objects stand in the cluster as declared, or be gone. Runs on a control plane node.
+    """Make objects stand in the cluster as declared, or be gone. Runs on a control plane node, or on @local.
 
     + objects: the objects, or the path of a YAML file or of a directory of them
     + present: whether they should be there
     + namespace: for namespaced objects that name none
     + owner: name of this set, put on each object as label `meshstrap.dev/owner`
-    + prune: whether objects with that label that are no longer declared are deleted (never namespaces, nor
-        definitions of kinds: everybody's objects would go with them)
+    + prune: whether objects with that label that are no longer declared are deleted
+    + prune_all: whether that goes for namespaces and definitions of kinds too: everybody's objects go with them
     + wait: whether to wait until they are ready, which is also checked where nothing changed
     + force: whether fields that another program holds are taken from it
+    + recreate: whether an object is deleted and made anew where a field that cannot be changed differs
+    + take_over: field managers whose fields become ours, such as "helm": what of theirs is not declared goes. Those of
+        `kubectl apply` always do
     + timeout: seconds for them to be ready, or gone
 
     **Example:**
@@ -86,32 +98,39 @@ def manifests(
     try:
         declared = load(objects)
     except ManifestError as error:
-        if not executing():
-            raise OperationValueError(str(error)) from None
-        yield failure(str(error))
+        yield from refuse(str(error))
+        return
+    if (prune or prune_all) and not owner:
+        yield from refuse("prune needs an owner: without its label nobody knows what was once declared")
+        return
+    if isinstance(take_over, str):
+        yield from refuse(f"take_over is a list of field managers: [{take_over!r}]")
         return
     if not present:
         yield from _absent(declared, where, timeout)
         return
     try:
         client = api_server.client(host)
-        planned = _planned(lambda: plan(client, declared, owner=owner, prune=prune, namespace=where))
+        planned = _planned(
+            lambda: plan(
+                client, declared, owner=owner, prune=prune or prune_all, prune_all=prune_all, namespace=where,
+                take_over=take_over,
+            )
+        )  # fmt: skip
     except ERRORS as error:
         yield unplanned(error, declared)
         return
     if planned.pending:
-        show(planned)
-
-        def make_so() -> None:
-            apply(client, planned, force=force)
-            if wait:
-                wait_for(client, declared, namespace=where, timeout=timeout, progress=progress(host))
-
-        yield command(make_so)
+        show(planned, recreate=recreate)
+        yield command(
+            lambda: _make_so(
+                client, planned, declared if wait else [], force=force, recreate=recreate, timeout=timeout
+            )
+        )  # fmt: skip
         return
     if wait and executing():
         try:
-            wait_for(client, declared, namespace=where, timeout=timeout, progress=progress(host))
+            _until_ready(client, declared, where, timeout)
         except ERRORS as error:
             yield failure(str(error))
             return
@@ -153,10 +172,12 @@ def load(objects: Sequence[Object] | Path | str) -> Sequence[Object]:
     """Give the objects themselves: a path is read as YAML, relative to the directory that pyinfra was started in.
 
     Raises:
-        ManifestError: a file is missing or wrong; names file, document and line.
+        ManifestError: a file is missing or wrong (names file, document and line), or an object is (names its place).
 
     """
-    return manifest_files.load(Path(objects)) if isinstance(objects, str | Path) else objects
+    if isinstance(objects, str | Path):
+        return manifest_files.load(Path(objects))
+    return manifest_files.checked(objects)
 
 
 def unplanned(error: Exception, declared: Iterable[Object] = ()) -> FunctionCommand:
@@ -189,54 +210,132 @@ def command(action: Callable[[], object]) -> FunctionCommand:
     return FunctionCommand(run, (), {})
 
 
-def show(planned: Plan) -> None:
-    """List what a plan changes, each object with its outcome and the fields that differ (live -> declared)."""
+def show(planned: Plan, *, recreate: bool = False) -> None:
+    """List what a plan changes: each object with its outcome and the fields that differ, or with --diff as YAML.
+
+    Args:
+        planned: the plan.
+        recreate: whether what cannot be changed is deleted and made anew.
+
+    """
     for change in planned.pending:
-        _show_change(change)
+        _show_change(change, recreate=recreate)
+    if not executing():
+        _report("planned", [change.report() for change in planned.pending])
+
+
+def make_so(client: Client, planned: Plan, *, force: bool = False, recreate: bool = False) -> None:
+    """Apply a plan; how far it is can be seen on a terminal, and is kept where data `reports` says.
+
+    Args:
+        client: the connection.
+        planned: the plan, made a moment ago.
+        force: whether fields that another program holds are taken from it.
+        recreate: whether what cannot be changed is deleted and made anew.
+
+    Raises:
+        ApplyFailed: some objects could not be applied; those that could are.
+        ApiUnreachable: the API server went away.
+
+    """
+    made: list[Change] = []
+
+    def count(change: Change) -> None:
+        made.append(change)
+        live_line.show(host, f"{len(made)} of {len(planned.pending)} objects: {change.ref} {change.outcome}")
+
+    try:
+        with live_line.shown(host):
+            apply(client, planned, force=force, recreate=recreate, on_change=count)
+    finally:
+        done = {change.ref for change in made}
+        _report("applied", [{**change.report(), "made": change.ref in done} for change in planned.pending])
 
 
 def progress(of: Host) -> Callable[[Mapping[Ref, Readiness]], None]:
-    """Make the function that says what is being waited for, at most every 10 s, so that a long wait is no silence."""
+    """Make the function that says what is being waited for: on a terminal as it changes, elsewhere every 10 s."""
     said = time.monotonic()
 
     def say(states: Mapping[Ref, Readiness]) -> None:
         nonlocal said
-        if time.monotonic() - said >= _PROGRESS_SECONDS:
+        waiting = {ref: state.reason for ref, state in states.items() if not state.ready}
+        if live_line.live():
+            first = next((f": {ref}: {reason}" for ref, reason in waiting.items()), "")
+            live_line.show(of, f"{len(states) - len(waiting)} of {len(states)} ready{first}" if waiting else "")
+        elif time.monotonic() - said >= _PROGRESS_SECONDS:
             said = time.monotonic()
-            for ref, state in states.items():
-                if not state.ready:
-                    of.log(f"waiting for {ref}: {state.reason}")
+            for ref, reason in waiting.items():
+                of.log(f"waiting for {ref}: {reason}")
 
     return say
 
 
-def field_lines(field: Field, limit: int | None) -> list[str]:
+def field_lines(field: Field, limit: int) -> list[str]:
     """Put a field that differs into words: values on one line, texts of several lines as the lines that differ.
 
     Args:
         field: path, live and declared value.
-        limit: the most lines to give; None for all.
+        limit: the most lines to give.
 
     """
     if not (isinstance(field.live, str) and isinstance(field.declared, str) and "\n" in field.live + field.declared):
         return [str(field)]
     delta = difflib.unified_diff(field.live.splitlines(), field.declared.splitlines(), n=0, lineterm="")
     lines = [line for line in delta if not line.startswith(("---", "+++", "@@"))]
-    rest = [] if limit is None or len(lines) <= limit else [f"... and {len(lines) - limit} more lines (--diff)"]
+    rest = [] if len(lines) <= limit else [f"... and {len(lines) - limit} more lines (--diff)"]
     return [f"{field.path}: (- live, + declared)", *(f"  {line}" for line in [*lines[:limit], *rest])]
 
 
-def _show_change(change: Change) -> None:
-    limit = None if current.config.DIFF else SHOWN
+def _show_change(change: Change, *, recreate: bool) -> None:
     note = f" ({change.note})" if change.note else ""
     host.log(f"{change.outcome:<11} {change.ref}{note}")
-    for field in change.fields[:limit]:
-        for line in field_lines(field, limit):
-            host.log(f"{'':<11}   {line}")
-    if limit is not None and len(change.fields) > limit:
-        host.log(f"{'':<11}   ... and {len(change.fields) - limit} more fields (--diff)")
-    if change.error:
+    if change.immutable and recreate:
+        host.log(f"{'':<11}   deleted and made anew, because it cannot be changed: {change.error}", logger.warning)
+    elif change.error:
         host.log(f"{'':<11}   refused as things stand: {change.error}", logger.warning)
+    if current.config.DIFF:
+        # What is no terminal gets no colours: pyinfra's log takes them out.
+        for line in unified(change, color=True).splitlines():
+            host.log(line)
+        return
+    for field in change.fields[:SHOWN]:
+        for line in field_lines(field, SHOWN):
+            host.log(f"{'':<11}   {line}")
+    if len(change.fields) > SHOWN:
+        host.log(f"{'':<11}   ... and {len(change.fields) - SHOWN} more fields (--diff)")
+
+
+def _report(stage: str, changes: list[dict[str, Any]]) -> None:
+    """Keep changes as data beside the proofs' evidence, for those who read it by program."""
+    directory = host.data.get("reports")
+    if not directory:
+        return
+    meta = current.op_meta.get(host.current_op_hash or "")
+    content = {"host": host.name, "operation": sorted(meta.names) if meta else [], "stage": stage, "changes": changes}
+    try:
+        path = report.write(Path(str(directory)), "changes", content, at=datetime.now(UTC))
+    except OSError as error:
+        host.log(f"the changes are not kept in {directory}: {error.strerror}", logger.warning)
+    else:
+        logger.debug(f"{host.print_prefix}changes as data: {path}")
+
+
+def _make_so(
+    client: Client,
+    planned: Plan,
+    ready: Sequence[Object],
+    *,
+    force: bool,
+    recreate: bool,
+    timeout: float,
+) -> None:
+    make_so(client, planned, force=force, recreate=recreate)
+    _until_ready(client, ready, planned.namespace, timeout)
+
+
+def _until_ready(client: Client, objects: Sequence[Object], namespace: str, timeout: float) -> None:
+    with live_line.shown(host):
+        wait_for(client, objects, namespace=namespace, timeout=timeout, progress=progress(host))
 
 
 def _absent(declared: Sequence[Object], namespace: str, timeout: float) -> Generator[PyinfraCommand, None, None]:

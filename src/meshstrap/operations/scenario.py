@@ -20,7 +20,6 @@ from meshstrap import scenarios
 from meshstrap.bundle import lock, reference
 from meshstrap.facts.k8s import nodes
 from meshstrap.kube import query
-from meshstrap.kube.apply import apply
 from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import Plan, plan
 from meshstrap.kube.ref import Ref
@@ -131,7 +130,7 @@ def _absent(*, scenario: str) -> Generator[PyinfraCommand, None, None]:
 
 
 def _take_away(client: Client, planned: Plan, found: Scenario) -> None:
-    apply(client, planned)
+    k8s.make_so(client, planned)
     _prove_gone(client, found)
 
 

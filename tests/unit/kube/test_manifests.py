@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshstrap.kube.manifests import ManifestError, load
+from meshstrap.kube.manifests import ManifestError, checked, load
 
 MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\n"
 
@@ -180,3 +180,23 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     latin.write_bytes(MAP.encode() + b"data: {a: gr\xfc\xdfe}\n")
     with pytest.raises(ManifestError, match=r"latin\.yaml, document 1, line 4: not UTF-8"):
         load(latin)
+
+
+GOOD = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one"}}
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"),
+    [
+        (None, "a Kubernetes object is a mapping, this is nothing"),
+        ({"kind": "ConfigMap"}, "apiVersion is missing"),
+        ({**GOOD, "metadata": {}}, "ConfigMap: metadata.name is missing"),
+        (GOOD, "ConfigMap one is declared twice, first in object 1"),
+        ({**GOOD, "metadata": {"name": "two"}, "data": {"a": b"bytes"}}, "ConfigMap two is not what JSON can hold"),
+    ],
+)
+def test_objects_from_python_are_held_to_the_same_rules(bad: Any, what: str) -> None:
+    assert checked([GOOD]) == [GOOD]
+    with pytest.raises(ManifestError) as error:
+        checked([GOOD, bad])
+    assert str(error.value).startswith(f"object 2: {what}")

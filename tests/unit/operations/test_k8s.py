@@ -30,7 +30,7 @@ def test_a_long_difference_is_cut_and_says_so() -> None:
     lines = k8s.field_lines(field, 3)
     assert lines[1:4] == ["  -a", "  -b", "  -c"]
     assert lines[4] == "  ... and 5 more lines (--diff)"
-    assert len(k8s.field_lines(field, None)) == 9
+    assert len(k8s.field_lines(field, 8)) == 9
 
 
 def test_a_text_that_is_new_is_told_as_a_value() -> None:
