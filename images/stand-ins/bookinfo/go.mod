@@ -1,0 +1,3 @@
+module meshstrap.dev/lab/bookinfo
+
+go 1.26

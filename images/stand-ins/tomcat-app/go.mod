@@ -1,0 +1,3 @@
+module meshstrap.dev/lab/tomcat-app
+
+go 1.26
