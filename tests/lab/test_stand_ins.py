@@ -34,9 +34,9 @@ def programs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 @pytest.fixture
 def start(recipe: Recipe, programs: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     """Run an image's program with the image's own arguments and environment, on a free port."""
-    running = []
+    running: list[subprocess.Popen[bytes]] = []
 
-    def run(image: str, **ports: int) -> int:
+    def run(image: str, ending: list[subprocess.Popen[bytes]] | None = None, **ports: int) -> int:
         config = next(i.config for i in recipe.images if any(f"{image}:" in name for name in i.names))
         program = programs[config["Entrypoint"][0].removeprefix("/")]
         with socket.socket() as free:
@@ -47,7 +47,10 @@ def start(recipe: Recipe, programs: dict[str, str], tmp_path: Path) -> Iterator[
         where.update({f"{name}_SERVICE_PORT": str(number) for name, number in ports.items()})
         environment = {**os.environ, **where, **dict(e.split("=", 1) for e in config.get("Env", []))}
         with (tmp_path / image).open("w") as log:
-            running.append(subprocess.Popen([program, *arguments, str(port)], env=environment, stderr=log))
+            child = subprocess.Popen([program, *arguments, str(port)], env=environment, stderr=log)
+        running.append(child)
+        if ending is not None:
+            ending.append(child)
         for _ in range(100):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -57,8 +60,8 @@ def start(recipe: Recipe, programs: dict[str, str], tmp_path: Path) -> Iterator[
 
     yield run
     for child in running:
-        child.terminate()
-        assert child.wait(15) == 0
+        child.kill()
+        child.wait(15)
 
 
 def get(port: int, path: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
@@ -117,3 +120,14 @@ def test_tomcat_app_names_itself_and_writes_each_request_down(start: Start, tmp_
     status, body = get(start("tomcat-app"), "/?mark=7")
     assert status == 200 and "Apache Tomcat" in body
     assert "GET /?mark=7\n" in (tmp_path / "tomcat-app").read_text()
+
+
+@pytest.mark.parametrize("image", ["tomcat-app", "examples-bookinfo-ratings-v1"])
+def test_told_to_end_it_answers_for_a_moment_more_and_then_is_gone(start: Start, image: str) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+    port = start(image, children)
+    children[0].terminate()
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        assert get(port, "/ratings/0")[0] == 200
+    assert children[0].wait(10) == 0

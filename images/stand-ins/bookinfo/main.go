@@ -21,6 +21,8 @@ var services = map[string]func(*http.ServeMux){
 	"reviews":     reviews,
 }
 
+const lameDuck = 3 * time.Second
+
 func main() {
 	if len(os.Args) != 3 || services[os.Args[1]] == nil {
 		log.Fatal("usage: bookinfo productpage|details|ratings|reviews PORT")
@@ -35,11 +37,13 @@ func main() {
 			mux.ServeHTTP(w, r)
 		}),
 	}
-	// A pod that is being removed finishes what it has begun: a rollout then loses no request.
+	// A pod that is being removed still gets requests until all proxies know of it, and finishes what it has begun: a
+	// rollout then loses no request.
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer cancel()
 	go func() {
 		<-stop.Done()
+		time.Sleep(lameDuck)
 		grace, end := context.WithTimeout(context.Background(), 10*time.Second)
 		defer end()
 		server.Shutdown(grace)

@@ -13,6 +13,8 @@ import (
 	"time"
 )
 
+const lameDuck = 3 * time.Second
+
 func main() {
 	if len(os.Args) != 2 {
 		log.Fatal("usage: canary VERSION (v1 or v2)")
@@ -26,11 +28,13 @@ func main() {
 			fmt.Fprint(w, line)
 		}),
 	}
-	// A pod that is being removed finishes what it has begun: a rollout then loses no request.
+	// A pod that is being removed still gets requests until all proxies know of it, and finishes what it has begun: a
+	// rollout then loses no request.
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer cancel()
 	go func() {
 		<-stop.Done()
+		time.Sleep(lameDuck)
 		grace, end := context.WithTimeout(context.Background(), 10*time.Second)
 		defer end()
 		server.Shutdown(grace)

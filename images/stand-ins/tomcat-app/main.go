@@ -20,6 +20,8 @@ const page = `<!DOCTYPE html>
 </html>
 `
 
+const lameDuck = 3 * time.Second
+
 func main() {
 	if len(os.Args) != 2 {
 		log.Fatal("usage: tomcat-app PORT")
@@ -33,11 +35,13 @@ func main() {
 			fmt.Fprint(w, page)
 		}),
 	}
-	// A pod that is being removed finishes what it has begun: a rollout then loses no request.
+	// A pod that is being removed still gets requests until all proxies know of it, and finishes what it has begun: a
+	// rollout then loses no request.
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer cancel()
 	go func() {
 		<-stop.Done()
+		time.Sleep(lameDuck)
 		grace, end := context.WithTimeout(context.Background(), 10*time.Second)
 		defer end()
 		server.Shutdown(grace)
