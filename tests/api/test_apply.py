@@ -330,6 +330,16 @@ def test_emoji_and_unicode_travel(client: Client, namespace: str) -> None:
     assert outcome(client, item) == "unchanged"
 
 
+@pytest.mark.parametrize("character", ["\x7f", "\x85", "\x9f", "\u2028", "\u2029", "\ufeff", "\ufffe", "\uffff"])
+def test_characters_that_yaml_folds_or_forbids_travel_as_they_are(
+    client: Client, namespace: str, character: str
+) -> None:
+    # The API server reads an apply patch as YAML, where some characters of JSON are line breaks, or no characters.
+    text = f"one  {character}  two"
+    put(client, config_map("text", namespace, a=text))
+    assert live(client, f"/api/v1/namespaces/{namespace}/configmaps/text")["data"]["a"] == text
+
+
 class TestSecrets:
     """No secret in a field, a note or an error."""
 

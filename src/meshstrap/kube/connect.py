@@ -42,6 +42,10 @@ _BUSY = re.compile(
     r"|no endpoints available|deadline exceeded)"
 )
 
+# The API server reads an apply patch as YAML, in which these are line breaks (folded with the blanks around them) or
+# forbidden; as JSON's escapes they arrive. Source: yaml.org/spec/1.1, sections 4.1.1 and 4.1.4.
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
 # One discovery per cluster and process, so that each of a run's many clients need not ask again.
 _discoveries: dict[str, Discovery] = {}
 
@@ -168,8 +172,7 @@ class Client:
         """Send one request and return the answer's bytes; arguments and errors as in `request`."""
         url = f"{path}?{urlencode(query)}" if query else path
         headers = {**self._headers, "Accept": accept}
-        # Emoji must travel as themselves: the API server refuses JSON's surrogate escapes.
-        data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        data = None if body is None else _encoded(body)
         if data is not None:
             headers["Content-Type"] = content_type
         patience = self.patience if patience is None else patience
@@ -382,6 +385,13 @@ def _in_memory(content: bytes) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
+
+
+def _encoded(body: Any) -> bytes:
+    """Return data as JSON that a reader of YAML understands the same way."""
+    # Emoji must travel as themselves: the API server refuses JSON's surrogate escapes.
+    text = json.dumps(body, ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
 def _refusal(status: int, data: bytes) -> ApiError:
