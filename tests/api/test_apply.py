@@ -218,6 +218,42 @@ def test_a_stateful_sets_fixed_fields_count_as_immutable(client: Client, namespa
         put(client, item)
 
 
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        (
+            "rbac.authorization.k8s.io/v1/ClusterRoleBinding",
+            {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "one"}},
+            {"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "two"}},
+        ),
+        (
+            "storage.k8s.io/v1/StorageClass",
+            {"provisioner": "example.org/one", "parameters": {"fast": "no"}},
+            {"provisioner": "example.org/two", "parameters": {"fast": "yes"}},
+        ),
+        ("scheduling.k8s.io/v1/PriorityClass", {"value": 1}, {"value": 2}),
+    ],
+)
+def test_every_way_of_saying_immutable_is_understood(client: Client, kind: str, first: Item, second: Item) -> None:
+    api_version, _, kind = kind.rpartition("/")
+    item: Item = {"apiVersion": api_version, "kind": kind, "metadata": {"name": "every-way"}}
+    put(client, {**item, **first})
+    [change] = changes(client, {**item, **second})
+    assert change.immutable, change.error
+    apply(client, plan(client, [{**item, **second}]), recreate=True)
+    assert outcome(client, {**item, **second}) == "unchanged"
+
+
+@pytest.mark.parametrize("name", ["fixed", "immutable"])
+def test_what_would_be_refused_anew_is_not_deleted_to_be_recreated(client: Client, namespace: str, name: str) -> None:
+    item = {**config_map(name, namespace, a="1"), "immutable": name == "fixed"}
+    put(client, item)
+    wrong = changed({**item, "data": {"a": "2"}}, labels={"app": "-immutable-"})
+    with pytest.raises(ApplyFailed, match="a valid label must"):
+        apply(client, plan(client, [wrong]), recreate=True)
+    assert live(client, f"/api/v1/namespaces/{namespace}/configmaps/{name}")["data"] == {"a": "1"}
+
+
 def test_what_another_program_holds_is_a_conflict_that_names_it(client: Client, namespace: str) -> None:
     item = deployment("shared", namespace, image="example.org/app:1")
     put(client, item)

@@ -8,8 +8,10 @@ from typing import Any
 
 # How the kinds' validations say it; there is no reason of its own for it.
 _IMMUTABLE = re.compile(
-    r"immutable|updates to \w+ spec for fields other than|may not change once set|pod updates may not change fields"
+    r"immutable|updates to \w+ spec for fields other than|updates to \w+ are forbidden|may not change once set"
+    r"|may not be changed in an update|pod updates may not change fields|cannot change roleRef"
 )
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 class KubeError(Exception):
@@ -62,8 +64,13 @@ class ApiError(KubeError):
 
     @property
     def immutable(self) -> bool:
-        """Whether the refusal means that a field cannot be changed on the standing object."""
-        return self.status == 422 and _IMMUTABLE.search(self.message) is not None
+        """Whether the refusal means that fields cannot be changed on the standing object, and nothing else.
+
+        A new object in its place would be refused for whatever else is wrong, and the standing one be lost. Values,
+        which are quoted, may hold any word.
+        """
+        said = [_QUOTED.sub("", cause.message) for cause in self.causes]
+        return self.status == 422 and bool(said) and all(_IMMUTABLE.search(words) for words in said)
 
     @property
     def conflict(self) -> bool:
