@@ -359,6 +359,24 @@ def test_a_terminating_object_is_waited_for_and_made_anew(client: Client, namesp
     assert live(client, path)["metadata"]["uid"] != uid
 
 
+def test_what_stands_in_a_namespace_that_is_going_is_made_anew_with_it(client: Client) -> None:
+    space: Item = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "going"}}
+    item = config_map("inside", "going", a="1")
+    put(client, space, item)
+    client.request("DELETE", "/api/v1/namespaces/going")
+    planned = plan(client, [space, item])
+    assert [change.outcome for change in planned.changes] == ["created", "created"]
+
+    def finish() -> None:
+        # As the namespace's controller does: first what is in it, then its finalizer.
+        client.request("DELETE", "/api/v1/namespaces/going/configmaps/inside")
+        client.request("PUT", "/api/v1/namespaces/going/finalize", body={**space, "spec": {"finalizers": []}})
+
+    threading.Timer(0.5, finish).start()
+    apply(client, planned)
+    assert [change.outcome for change in changes(client, space, item)] == ["unchanged", "unchanged"]
+
+
 def test_emoji_and_unicode_travel(client: Client, namespace: str) -> None:
     item = config_map("text", namespace, a="grüße 🚀 世界")
     put(client, item)

@@ -193,6 +193,7 @@ def plan(
     served = [(ref, resource) for ref, resource, known in targets if known and resource is not None]
     live = read_many(client, served)
     namespaces = _namespaces(client, live, served)
+    going = {ref.name for ref, item in live.items() if ref.identity[:2] == ("", "Namespace") and _is_going(item)}
 
     def one(index: int) -> Change:
         ref, resource, known = targets[index]
@@ -200,7 +201,8 @@ def plan(
         if not known or resource is None:
             return Change(ref, "created", note="its kind is not there yet", body=body, resource=resource)
         standing = live.get(ref)
-        if standing is not None and "deletionTimestamp" in standing["metadata"]:
+        if standing is not None and (ref.namespace in going or _is_going(standing)):
+            # What stands in a namespace that is declared and going will go with it, though nobody has marked it yet.
             note = "the standing one is being deleted"
             return Change(ref, "created", note=note, terminating=True, body=body, resource=resource)
         if standing is None and (note := namespaces.get(ref.namespace, "")):
@@ -332,8 +334,12 @@ def _namespaces(
     resource = client.resource("v1", "Namespace")
     found = read_many(client, [(ref, resource) for ref in wanted])
     notes = {ref.name: f"namespace {ref.name} is not there yet" for ref in wanted if ref not in found}
-    going = [ref.name for ref, item in found.items() if "deletionTimestamp" in item["metadata"]]
+    going = [ref.name for ref, item in found.items() if _is_going(item)]
     return notes | {name: f"namespace {name} is being deleted" for name in going}
+
+
+def _is_going(item: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in item["metadata"]
 
 
 def _change(
