@@ -23,6 +23,20 @@ from meshstrap.kube.errors import KubeError
 OBJECT_BYTES = 1_572_864
 DATA_BYTES = 1_048_576
 
+_API_VERSION = re.compile(r"(?:[a-z0-9.-]+/)?[a-z0-9]+", re.IGNORECASE)
+
+# Names are parts of a URL's path. Source: k8s.io/apimachinery pkg/api/validation/path (v0.34), IsValidPathSegmentName.
+_NO_NAME = re.compile(r"\.|\.\.|.*[/%].*", re.DOTALL)
+
+# What a plan looks into before the API server has seen it; "[]" stands for each item of a list.
+_WEBHOOKS = ("webhooks[]", "webhooks[].clientConfig")
+_MAPPINGS = {
+    "CustomResourceDefinition": ("spec", "spec.names", "spec.versions[]"),
+    "MutatingWebhookConfiguration": _WEBHOOKS,
+    "Secret": ("data", "stringData"),
+    "ValidatingWebhookConfiguration": _WEBHOOKS,
+}
+
 
 class ManifestError(KubeError):
     """A manifest that cannot be used: `file`, `document` (from 1) and `line` (from 1) say where."""
@@ -280,6 +294,8 @@ def _check(item: Any, line: int) -> None:
     for key in ("apiVersion", "kind"):
         if not isinstance(item.get(key), str) or not item[key]:
             raise _Problem(f"{key} is missing" if item.get(key) is None else f"{key} must be a string", line)
+    if not _API_VERSION.fullmatch(item["apiVersion"]):
+        raise _Problem(f"apiVersion must be a version, or group/version, not {item['apiVersion']!r}", line)
     metadata = item.get("metadata")
     if not isinstance(metadata, dict):
         raise _Problem(f"{item['kind']}: metadata is missing or no mapping", line)
@@ -291,6 +307,8 @@ def _check(item: Any, line: int) -> None:
             raise _Problem(f"{item['kind']}: metadata.{key} is missing", line)
         if not isinstance(value, str):
             raise _Problem(f"{item['kind']}: metadata.{key} must be a string, quote {value!r}", line)
+        if _NO_NAME.fullmatch(value):
+            raise _Problem(f"{item['kind']}: metadata.{key} cannot be {value!r}: a name holds no / or %", line)
     for key in ("labels", "annotations"):
         if not isinstance(metadata.get(key) or {}, dict):
             raise _Problem(f"{item['kind']} {name}: metadata.{key} must be a mapping", line)
@@ -299,7 +317,27 @@ def _check(item: Any, line: int) -> None:
                 raise _Problem(
                     f"{item['kind']} {name}: metadata.{key}.{label} must be a string, quote {json.dumps(value)}", line
                 )
+    for path in _MAPPINGS.get(item["kind"], ()):
+        _check_mapping(item, path.split("."), f"{item['kind']} {name}: {path.replace('[]', '')}", line)
     _check_size(item, line)
+
+
+def _check_mapping(value: Any, steps: list[str], what: str, line: int) -> None:
+    """Refuse data in which what stands at a path is no mapping, or no list of mappings; null is as good as nothing."""
+    if not isinstance(value, dict):
+        raise _Problem(f"{what} holds what is no mapping", line)
+    if not steps:
+        return
+    inner = value.get(steps[0].removesuffix("[]"))
+    if inner is None:
+        return
+    if not steps[0].endswith("[]"):
+        _check_mapping(inner, steps[1:], what, line)
+        return
+    if not isinstance(inner, list):
+        raise _Problem(f"{what} must be a list", line)
+    for item in inner:
+        _check_mapping(item, steps[1:], what, line)
 
 
 def _check_double(item: Mapping[str, Any], line: int, seen: dict[tuple[str, str, str, str], str], place: str) -> None:

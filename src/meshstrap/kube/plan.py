@@ -462,7 +462,7 @@ def _without_cluster_fields(body: dict[str, Any], live: Mapping[str, Any], manag
                 names |= {"failurePolicy"} if "f:failurePolicy" in below else set()
     webhooks = copy.deepcopy(body.get("webhooks") or [])
     for webhook in webhooks:
-        names = held.get(webhook.get("name", ""), set())
+        names = held.get(str(webhook.get("name")), set())
         if "caBundle" in names:
             (webhook.get("clientConfig") or {}).pop("caBundle", None)
         if "failurePolicy" in names:

@@ -182,6 +182,42 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load(latin)
 
 
+CRD = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "a.b"}}
+HOOKS = {**CRD, "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("item", "what"),
+    [
+        ({**CRD, "spec": "x"}, "CustomResourceDefinition a.b: spec holds what is no mapping"),
+        ({**CRD, "spec": {"names": ["x"]}}, "CustomResourceDefinition a.b: spec.names holds what is no mapping"),
+        ({**CRD, "spec": {"versions": 5}}, "CustomResourceDefinition a.b: spec.versions must be a list"),
+        ({**CRD, "spec": {"versions": [None]}}, "CustomResourceDefinition a.b: spec.versions holds what is no mapping"),
+        ({**HOOKS, "webhooks": {"a": 1}}, "MutatingWebhookConfiguration a.b: webhooks must be a list"),
+        ({**HOOKS, "webhooks": ["a"]}, "MutatingWebhookConfiguration a.b: webhooks holds what is no mapping"),
+        ({**HOOKS, "webhooks": [{"clientConfig": 1}]}, "webhooks.clientConfig holds what is no mapping"),
+        ({**SECRET, "data": "text"}, "Secret a: data holds what is no mapping"),
+        ({**SECRET, "data": ["a"], "stringData": {"a": "b"}}, "Secret a: data holds what is no mapping"),
+        ({**SECRET, "stringData": ["a"]}, "Secret a: stringData holds what is no mapping"),
+        ({**SECRET, "metadata": {"name": "a/b"}}, "Secret: metadata.name cannot be 'a/b'"),
+        ({**SECRET, "metadata": {"name": ".."}}, "Secret: metadata.name cannot be '..'"),
+        ({**SECRET, "metadata": {"name": "a", "namespace": ".."}}, "Secret: metadata.namespace cannot be '..'"),
+        ({**SECRET, "apiVersion": "a/b/c"}, "apiVersion must be a version, or group/version, not 'a/b/c'"),
+        ({**SECRET, "apiVersion": "?"}, "apiVersion must be a version, or group/version, not '?'"),
+    ],
+)
+def test_what_the_plan_would_stumble_over_is_refused(item: Any, what: str) -> None:
+    with pytest.raises(ManifestError) as error:
+        checked([item])
+    assert what in str(error.value)
+
+
+def test_null_is_as_good_as_nothing() -> None:
+    items = [{**CRD, "spec": {"names": None, "versions": None}}, {**HOOKS, "webhooks": None}, {**SECRET, "data": None}]
+    assert checked(items) == items
+
+
 GOOD = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one"}}
 
 
