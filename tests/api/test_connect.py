@@ -4,22 +4,98 @@ from __future__ import annotations
 
 import base64
 import copy
+import http.server
+import json
+import os
+import pty
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from typing_extensions import override
 
 from meshstrap.kube.apply import apply
-from meshstrap.kube.connect import Client, connect
+from meshstrap.kube.connect import Client, Method, connect
 from meshstrap.kube.errors import ApiError, ApiUnreachable, ApiUntrusted, KubeError, UnknownKind
 from meshstrap.kube.plan import plan
 
 from .apiserver import ApiServer, Authority
 from .objects import config_map, definition, live, put
+
+
+class Front:
+    """What may stand before an API server: it passes requests on, below a path, or answers by itself."""
+
+    def __init__(self, behind: ApiServer) -> None:
+        self.prefix = ""
+        self.instead: list[tuple[int, bytes]] = []
+        self._behind = behind
+        self._client = behind.client()
+        front = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status, content = front.answer(self.command, self.path, self.headers.get("Content-Type"), body)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_PATCH = answer
+
+            @override
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        certificate, key = behind.authority.issue("front")
+        pair = behind.directory / "front.pem"
+        pair.write_bytes(certificate + key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+
+    def answer(self, method: str, path: str, content_type: str | None, body: bytes) -> tuple[int, bytes]:
+        if self.instead:
+            return self.instead.pop(0)
+        if not path.startswith(self.prefix):
+            return 404, b"not here"
+        try:
+            content = self._client.fetch(
+                cast(Method, method),
+                path.removeprefix(self.prefix),
+                body=json.loads(body) if body else None,
+                content_type=content_type or "",
+                accept="application/json",
+            )
+        except ApiError as error:
+            return error.status, json.dumps({"message": error.message, "details": error.details}).encode()
+        return 200, content
+
+    def connect(self, path: str = "") -> Client:
+        return connect(self._behind.kubeconfig, server=f"https://127.0.0.1:{self.server.server_port}{path}")
+
+
+@pytest.fixture
+def front(api_server: ApiServer) -> Iterator[Front]:
+    made = Front(api_server)
+    thread = threading.Thread(target=made.server.serve_forever)
+    thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join()
 
 
 def test_the_environment_of_the_operator_changes_nothing(
@@ -98,6 +174,7 @@ def test_no_secret_in_what_a_client_prints(api_server: ApiServer) -> None:
         ({"server": "http://127.0.0.1"}, "must be an https"),
         ({"certificate-authority-data": "%%%"}, "not base64"),
         ({"certificate-authority-data": "bm9uZQ=="}, "damaged"),
+        ({"proxy-url": "http://127.0.0.1:1"}, "proxy-url is not supported"),
     ],
 )
 def test_a_kubeconfig_that_cannot_be_used(api_server: ApiServer, change: dict[str, object], message: str) -> None:
@@ -110,6 +187,55 @@ def test_a_kubeconfig_that_cannot_be_used(api_server: ApiServer, change: dict[st
 def test_a_kubeconfig_without_its_context() -> None:
     with pytest.raises(KubeError, match="no context named 'gone'"):
         connect({"current-context": "gone"})
+
+
+def test_another_user_than_the_kubeconfig_asks_for_is_nobody_to_act_as(api_server: ApiServer) -> None:
+    config = api_server.kubeconfig
+    config["users"][0]["user"]["as"] = "somebody-with-less-rights"
+    with pytest.raises(KubeError, match="as is not supported"):
+        connect(config)
+
+
+def test_base64_may_be_wrapped(api_server: ApiServer) -> None:
+    config = api_server.kubeconfig
+    for entry in (config["clusters"][0]["cluster"], config["users"][0]["user"]):
+        for key in [key for key in entry if key.endswith("-data")]:
+            entry[key] = base64.encodebytes(base64.b64decode(entry[key])).decode()
+    assert connect(config).fetch("GET", "/readyz") == b"ok"
+
+
+def test_an_encrypted_key_is_refused_without_a_question(api_server: ApiServer, tmp_path: Path) -> None:
+    config = api_server.kubeconfig
+    key = serialization.load_pem_private_key(api_server.client_key, None)
+    sealed = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"passphrase"),
+    )
+    config["users"][0]["user"]["client-key-data"] = base64.b64encode(sealed).decode()
+    (tmp_path / "config").write_text(json.dumps(config))
+    program = "import sys, json; from meshstrap.kube.connect import connect; connect(json.load(open(sys.argv[1])))"
+    # A terminal of its own, on which nobody will ever answer.
+    master, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            ["setsid", "--ctty", "--wait", sys.executable, "-c", program, str(tmp_path / "config")],
+            stdin=terminal,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert "a certificate or key in it is damaged or encrypted" in done.stderr
+
+
+def test_a_token_file_is_newer_than_the_token(api_server: ApiServer, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(ApiServer.TOKEN + "\n")
+    config = api_server.kubeconfig
+    config["users"][0]["user"] = {"token": "expired", "tokenFile": str(tmp_path / "token")}
+    assert connect(config).request("GET", "/api/v1/namespaces")["kind"] == "NamespaceList"
 
 
 def test_a_key_that_does_not_match_its_certificate(api_server: ApiServer) -> None:
@@ -146,6 +272,49 @@ def test_an_exec_plugin_gives_the_token(api_server: ApiServer, tmp_path: Path) -
         }
     }
     assert connect(config).request("GET", "/api/v1/namespaces")["kind"] == "NamespaceList"
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("", "exec plugin .*plugin cannot be run: No such file or directory\nInstall it from the shelf"),
+        ("echo no session >&2; exit 3", "exec: process returned 3. no session"),
+        ("echo no json", "exec: failed to decode process output"),
+    ],
+)
+def test_an_exec_plugin_that_fails_is_said_so(api_server: ApiServer, tmp_path: Path, script: str, message: str) -> None:
+    plugin = tmp_path / "plugin"
+    if script:
+        plugin.write_text(f"#!/bin/sh\n{script}\n")
+        plugin.chmod(0o755)
+    config = api_server.kubeconfig
+    config["users"][0]["user"] = {
+        "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": str(plugin),
+            "installHint": "Install it from the shelf",
+        }
+    }
+    with pytest.raises(KubeError, match=message):
+        connect(config)
+
+
+def test_a_cluster_below_a_path_of_its_server(api_server: ApiServer, front: Front) -> None:
+    front.prefix = "/k8s/clusters/c-1"
+    client = front.connect("/k8s/clusters/c-1/")
+    assert client.request("GET", "/api/v1/namespaces", query={"limit": "1"})["kind"] == "NamespaceList"
+
+
+def test_a_load_balancer_between_two_servers_is_tried_again(front: Front, namespace: str) -> None:
+    front.instead = [(502, b"<html>Bad gateway</html>")] * 2
+    put(front.connect(), config_map("balanced", namespace, a="1"))
+    assert front.instead == []
+
+
+def test_an_answer_that_is_no_json_is_said_so(front: Front) -> None:
+    front.instead = [(200, b"<html>Please log in</html>")]
+    with pytest.raises(KubeError, match="what is no JSON; is that the API server"):
+        front.connect().request("GET", "/version")
 
 
 def test_nobody_listens(api_server: ApiServer) -> None:

@@ -61,6 +61,7 @@ class Client:
         tls_server_name: str | None,
         headers: Mapping[str, str],
         address: str,
+        prefix: str,
         patience: float,
         discovery: Discovery,
     ) -> None:
@@ -69,6 +70,7 @@ class Client:
         self.tls = tls
         self.tls_server_name = tls_server_name
         self.address = address
+        self.prefix = prefix
         self.patience = patience
         self._discovery = discovery
 
@@ -143,7 +145,7 @@ class Client:
             patience: seconds for which to go on trying; the client's own if None.
 
         Raises ApiError for a refusal (one that may pass: after `patience` seconds), ApiUnreachable when the server
-        stayed away for as long, ApiUntrusted where TLS fails for good.
+        stayed away for as long, ApiUntrusted where TLS fails for good, KubeError where the answer is no JSON.
         """
         raw = self.fetch(
             method,
@@ -155,7 +157,12 @@ class Client:
             timeout=timeout,
             patience=patience,
         )
-        return json.loads(raw)
+        try:
+            return json.loads(raw)
+        except ValueError:
+            raise KubeError(
+                f"{self.address} answers {method} {path} with what is no JSON; is that the API server?"
+            ) from None
 
     def fetch(
         self,
@@ -170,7 +177,7 @@ class Client:
         patience: float | None = None,
     ) -> bytes:
         """Send one request and return the answer's bytes; arguments and errors as in `request`."""
-        url = f"{path}?{urlencode(query)}" if query else path
+        url = self.prefix + (f"{path}?{urlencode(query)}" if query else path)
         headers = {**self._headers, "Accept": accept}
         data = None if body is None else _encoded(body)
         if data is not None:
@@ -204,7 +211,7 @@ class Client:
                 if answer.status < 300:
                     return answer.data
                 refusal = _refusal(answer.status, answer.data)
-                if not _transient(refusal):
+                if not _transient(refusal) or (method == "POST" and refusal.status == 502):
                     raise refusal
                 with suppress(ValueError):
                     retry_after = float(answer.headers.get("Retry-After", 0))
@@ -269,6 +276,9 @@ def connect(
         raise KubeError(f"kubeconfig: the server must be an https:// URL, not {address!r}")
     if cluster.get("insecure-skip-tls-verify"):
         raise KubeError("kubeconfig: insecure-skip-tls-verify is refused; give certificate-authority-data instead")
+    for settings, keys in ((cluster, ("proxy-url",)), (user, ("as", "as-groups", "as-uid", "as-user-extra"))):
+        if found := next((key for key in keys if settings.get(key)), None):
+            raise KubeError(f"kubeconfig: {found} is not supported, and what it asks for must not be passed over")
     authority = _material(cluster, "certificate-authority")
     user = _with_exec(user, cluster)
     name = tls_server_name or cluster.get("tls-server-name")
@@ -290,6 +300,8 @@ def connect(
         tls_server_name=name,
         headers=_token_header(user),
         address=address,
+        # What stands in front of several clusters (Rancher, for one) tells them apart by the path.
+        prefix=url.path.rstrip("/"),
         patience=patience,
         discovery=_discoveries.setdefault(identity, Discovery()),
     )
@@ -312,7 +324,7 @@ def _material(entry: Mapping[str, Any], key: str) -> bytes | None:
     """Return a certificate or key given as base64 data or as the path of a file."""
     if data := entry.get(f"{key}-data"):
         try:
-            return base64.b64decode(data, validate=True)
+            return base64.b64decode("".join(data.split()), validate=True)
         except ValueError:
             raise KubeError(f"kubeconfig: {key}-data is not base64") from None
     if path := entry.get(key):
@@ -328,12 +340,20 @@ def _with_exec(user: dict[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
     if not user.get("exec"):
         return user
     # A third of a second to import, so only where it is needed.
+    from kubernetes.config.config_exception import ConfigException
     from kubernetes.config.exec_provider import ExecProvider
     from kubernetes.config.kube_config import ConfigNode
 
     provider: Any = ExecProvider
     node: Any = ConfigNode
-    status = provider(node("exec", user["exec"]), None, node("cluster", cluster)).run()
+    try:
+        status = provider(node("exec", user["exec"]), None, node("cluster", cluster)).run() or {}
+    except OSError as error:
+        hint = user["exec"].get("installHint") or ""
+        what = f"kubeconfig: exec plugin {user['exec']['command']} cannot be run: {error.strerror}"
+        raise KubeError(f"{what}\n{hint}".strip()) from None
+    except ConfigException as error:
+        raise KubeError(f"kubeconfig: {error}") from None
     given: dict[str, Any] = {}
     if status.get("token"):
         given["token"] = status["token"]
@@ -348,7 +368,7 @@ def _with_exec(user: dict[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
 
 def _token_header(user: Mapping[str, Any]) -> dict[str, str]:
     token = user.get("token")
-    if not token and (path := user.get("tokenFile")):
+    if path := user.get("tokenFile"):
         try:
             token = Path(path).read_text().strip()
         except OSError as error:
@@ -370,9 +390,11 @@ def _tls(authority: bytes | None, user: Mapping[str, Any]) -> ssl.SSLContext:
             context.load_verify_locations(cadata=authority.decode())
         if certificate is not None and key is not None:
             with _in_memory(certificate) as certificate_path, _in_memory(key) as key_path:
-                context.load_cert_chain(certificate_path, key_path)
+                # Without a password OpenSSL would ask for one on the terminal, and wait for ever.
+                context.load_cert_chain(certificate_path, key_path, password="")
     except (ssl.SSLError, ValueError):
-        raise KubeError("kubeconfig: a certificate or key in it is damaged, or the two do not match") from None
+        what = "a certificate or key in it is damaged or encrypted, or the two do not match"
+        raise KubeError(f"kubeconfig: {what}") from None
     return context
 
 
@@ -409,7 +431,8 @@ def _refusal(status: int, data: bytes) -> ApiError:
 
 def _transient(refusal: ApiError) -> bool:
     """Whether the same request may succeed in a moment; an HTTP 500 for an unknown field never does."""
-    if refusal.status in (429, 503):
+    # 502 comes from a load balancer whose API server went away.
+    if refusal.status in (429, 502, 503):
         return True
     return refusal.status in (500, 504) and _BUSY.search(refusal.message) is not None
 

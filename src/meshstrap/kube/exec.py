@@ -99,7 +99,7 @@ def _open(
     query += [("stdin", "true")] if stdin else []
     query += [("container", container)] if container else []
     host = f"[{client.host}]" if ":" in client.host else client.host
-    url = f"wss://{host}:{client.port}{_PODS.path(namespace, pod)}/exec?{urlencode(query)}"
+    url = f"wss://{host}:{client.port}{client.prefix}{_PODS.path(namespace, pod)}/exec?{urlencode(query)}"
     # Half of the library's methods carry no types.
     connection: Any = websocket.WebSocket(
         sslopt={"context": client.tls, "server_hostname": client.tls_server_name or client.host},

@@ -54,9 +54,16 @@ def _document(file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise KubeError(f"kubeconfig {file} holds no mapping")
     for group, item, keys in _PATHS:
-        for entry in document.get(group) or []:
+        entries = document.get(group) or []
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise KubeError(f"kubeconfig {file}: {group} is no list of mappings")
+        for entry in entries:
             settings = entry.get(item) or {}
             for key in keys:
                 if settings.get(key):
                     settings[key] = str(file.parent / settings[key])
+            plugin = settings.get("exec") or {}
+            # A bare name is looked for in PATH.
+            if "/" in (plugin.get("command") or ""):
+                plugin["command"] = str(file.parent / plugin["command"])
     return document

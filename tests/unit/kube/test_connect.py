@@ -19,6 +19,7 @@ from meshstrap.kube.stages import stages
     ("status", "message", "again"),
     [
         (429, "too many requests", True),
+        (502, "<html>Bad gateway</html>", True),
         (503, "apiserver is shutting down", True),
         (500, "etcdserver: leader changed", True),
         (500, "etcdserver: request timed out", True),

@@ -57,3 +57,16 @@ def test_nothing_of_a_damaged_file_is_said(tmp_path: Path) -> None:
     path.write_text("- a\n")
     with pytest.raises(KubeError, match="holds no mapping"):
         read(path)
+    path.write_text("users: [top-secret-token]\n")
+    with pytest.raises(KubeError, match="users is no list of mappings"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("command", "found"), [("./bin/plugin", "bin/plugin"), ("plugin", None), ("/bin/sh", "/bin/sh")]
+)
+def test_a_plugin_is_relative_to_the_file_unless_a_bare_name(tmp_path: Path, command: str, found: str | None) -> None:
+    path = tmp_path / "config"
+    path.write_text(f"users: [{{name: a, user: {{exec: {{command: {command}}}}}}}]\n")
+    wanted = command if found is None else str(tmp_path / found)
+    assert read(path)["users"][0]["user"]["exec"]["command"] == wanted
