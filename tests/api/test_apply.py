@@ -402,6 +402,14 @@ class TestSecrets:
         [change] = changes(client, secret("s", namespace, password="new-and-secret", user="one"))
         assert [str(field) for field in change.fields] == ['.data.password: "***" -> "***"']
 
+    def test_what_kubectl_wrote_into_a_saved_manifest_is_masked(self, client: Client, namespace: str) -> None:
+        item = secret("s", namespace, password="old-and-secret")
+        put(client, item)
+        kept = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(item)}
+        [change] = changes(client, changed(item, annotations=kept))
+        assert [str(field) for field in change.fields] == ['.metadata.annotations: absent -> "***"']
+        assert "old-and-secret" not in json.dumps(change.report())
+
     def test_the_servers_message_is_masked(self, client: Client, namespace: str) -> None:
         item = secret("bad", namespace, number=48151623)
         [change] = changes(client, item)

@@ -152,7 +152,9 @@ def project(item: Any, fields: FieldSet) -> Any:
 
 def masked(field: Field) -> Field:
     """Return a Secret's field without its secret; that it is there, or not, stays visible."""
-    if not field.path.startswith((".data", ".stringData")) and LAST_APPLIED not in field.path:
+    # kubectl keeps the whole Secret in an annotation, which may come or go with all the others.
+    kept = (field.path, str(field.live), str(field.declared))
+    if not field.path.startswith((".data", ".stringData")) and not any(LAST_APPLIED in text for text in kept):
         return field
     return Field(
         field.path,
