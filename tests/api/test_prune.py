@@ -9,7 +9,7 @@ import pytest
 from meshstrap.kube.apply import ApplyFailed, apply
 from meshstrap.kube.connect import Client
 from meshstrap.kube.delete import DeleteFailed, delete
-from meshstrap.kube.errors import ApiError
+from meshstrap.kube.errors import ApiError, KubeError
 from meshstrap.kube.plan import plan
 from meshstrap.kube.ref import Ref
 
@@ -62,6 +62,15 @@ def test_without_prune_nothing_goes(client: Client, namespace: str) -> None:
 def test_prune_needs_an_owner(client: Client) -> None:
     with pytest.raises(ValueError, match="owner"):
         plan(client, [], prune=True)
+
+
+@pytest.mark.parametrize("owner", ["mine,team", "mine,!none", "in (mine)", "-mine", "m" * 64])
+def test_an_owner_that_is_no_label_selects_nothing_of_others(client: Client, namespace: str, owner: str) -> None:
+    item = config_map("others", namespace)
+    item["metadata"]["labels"] = {"team": "x"}
+    put(client, item, owner="mine")
+    with pytest.raises(KubeError, match="cannot be a label"):
+        plan(client, [], owner=owner, prune=True)
 
 
 def test_labels_that_a_controller_copied_are_not_ours(client: Client, namespace: str) -> None:

@@ -71,6 +71,15 @@ def test_a_value_that_differs_from_client_side_apply_is_no_conflict(
     assert outcome(client, new) == "unchanged"
 
 
+def test_what_kubectl_last_applied_may_be_garbage(api_server: ApiServer, client: Client, namespace: str) -> None:
+    item = config_map("garbled", namespace, a="1")
+    api_server.kubectl("apply", "-f", "-", stdin=json.dumps(item))
+    garbage = "kubectl.kubernetes.io/last-applied-configuration={garbage"
+    api_server.kubectl("annotate", "--overwrite", "-n", namespace, "configmap", "garbled", garbage)
+    put(client, item)
+    assert "annotations" not in live(client, f"/api/v1/namespaces/{namespace}/configmaps/garbled")["metadata"]
+
+
 def test_defaults_that_client_side_apply_recorded_are_not_shown_as_going(
     api_server: ApiServer, client: Client, namespace: str
 ) -> None:

@@ -52,6 +52,9 @@ _SERVER_METADATA = ("creationTimestamp", "generation", "managedFields", "resourc
 # Characters of a Secret's value that are too many to be shown.
 _PIECE = 5
 
+# What a label may hold. Source: k8s.io/apimachinery pkg/util/validation (v0.34), labelValueFmt.
+_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
 _WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 
 
@@ -177,11 +180,16 @@ def plan(
         namespace: for objects of namespaced kinds that name none.
         take_over: further field managers whose fields become ours, besides kubectl's client-side apply.
 
-    Raises ValueError for prune without owner; KubeError for an object declared twice; what `Client.request` raises
+    Raises ValueError for prune without owner; KubeError for an object declared twice, or an owner that cannot
+    be a label; what `Client.request` raises
     when the server cannot be reached.
     """
     if prune and not owner:
         raise ValueError("prune needs an owner: without its label nobody knows what was once declared")
+    # Anything else would be a selector of its own: "a,b" finds what is a's and also has a label b.
+    if owner and not _LABEL.fullmatch(owner):
+        rule = "up to 63 letters, digits, '-', '_' and '.', with a letter or digit at each end"
+        raise KubeError(f"owner {owner!r} cannot be a label: {rule}")
     declared = [_prepared(item, owner) for item in objects]
     defined = _defined_kinds(declared)
     targets = [_target(client, item, defined, namespace) for item in declared]
@@ -432,7 +440,11 @@ def _dropped_by_take_over(
     last-applied annotation spells out was ever declared, and the rest comes back as the same defaults.
     """
     taken = entries_to_take(live, take_over)
-    spelt = json.loads(live["metadata"].get("annotations", {}).get(LAST_APPLIED) or "{}")
+    try:
+        spelt = json.loads(live["metadata"].get("annotations", {}).get(LAST_APPLIED) or "{}")
+    except ValueError:
+        # Somebody wrote it by hand.
+        spelt = {}
     ours: list[FieldSet] = []
     for entry in taken:
         fields = entry.get("fieldsV1") or {}
