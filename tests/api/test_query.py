@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from typing import Any
+
 import pytest
 
 from meshstrap.kube import logs, query
-from meshstrap.kube.connect import Client
+from meshstrap.kube.connect import Client, _refusal
 from meshstrap.kube.errors import ApiError, KubeError
 from meshstrap.kube.ref import Ref
 
@@ -57,6 +61,33 @@ def test_more_objects_than_a_page(client: Client, namespace: str) -> None:
     count = query.PAGE + 20
     put(client, *(config_map(f"c{index}", namespace) for index in range(count)))
     assert len(query.list(client, "v1", "ConfigMap", namespace)) == count
+
+
+def test_a_list_that_the_server_forgot_meanwhile(
+    client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, *(config_map(f"c{index}", namespace) for index in range(7)))
+    monkeypatch.setattr(query, "PAGE", 2)
+    request, refused = client.request, 0
+
+    def late(*arguments: Any, **settings: Any) -> Any:
+        nonlocal refused
+        token = (settings.get("query") or {}).get("continue")
+        if token and not refused:
+            refused += 1
+            # What Kubernetes 1.34 answers once etcd's history has been compacted (recorded).
+            place = json.loads(base64.urlsafe_b64decode(token + "=="))
+            now = json.dumps({**place, "rv": -1, "start": place["start"].lstrip("/")})
+            resume = base64.urlsafe_b64encode(now.encode()).decode().rstrip("=")
+            message = "The provided continue parameter is too old to display a consistent list result."
+            answer = {"kind": "Status", "metadata": {"continue": resume}, "message": message, "reason": "Expired"}
+            raise _refusal(410, json.dumps(answer).encode())
+        return request(*arguments, **settings)
+
+    monkeypatch.setattr(client, "request", late)
+    found = query.list(client, "v1", "ConfigMap", namespace)
+    assert refused
+    assert [item["metadata"]["name"] for item in found] == [f"c{index}" for index in range(7)]
 
 
 def test_few_of_ours_among_many_others(client: Client, namespace: str) -> None:

@@ -422,11 +422,13 @@ def _refusal(status: int, data: bytes) -> ApiError:
         answer = json.loads(data)
         # A webhook may refuse without giving a reason.
         reason, message, details = answer.get("reason", ""), answer["message"], answer.get("details")
+        resume = (answer.get("metadata") or {}).get("continue", "")
     except (ValueError, KeyError, TypeError, AttributeError):
         reason, message, details = "", data.decode(errors="replace").strip()[:500] or "no explanation", None
+        resume = ""
     if status == 401:
         message = "the cluster does not accept the kubeconfig's credentials"
-    return ApiError(status, reason, message, details=details)
+    return ApiError(status, reason, message, details=details, resume=resume)
 
 
 def _transient(refusal: ApiError) -> bool:

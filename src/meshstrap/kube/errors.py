@@ -44,13 +44,19 @@ class Cause:
 
 
 class ApiError(KubeError):
-    """The API server refused a request; `status`, `reason`, `message` and `causes` are its own words."""
+    """The API server refused a request; `status`, `reason`, `message` and `causes` are its own words.
 
-    def __init__(self, status: int, reason: str, message: str, *, details: dict[str, Any] | None = None) -> None:
+    `resume` is where to go on in a list that the server forgot.
+    """
+
+    def __init__(
+        self, status: int, reason: str, message: str, *, details: dict[str, Any] | None = None, resume: str = ""
+    ) -> None:
         self.status = status
         self.reason = reason
         self.message = message
         self.details = details or {}
+        self.resume = resume
         self.causes = tuple(
             Cause(cause.get("reason", ""), cause.get("message", ""), cause.get("field", ""))
             for cause in self.details.get("causes") or ()

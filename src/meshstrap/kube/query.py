@@ -89,11 +89,15 @@ def pages(
         try:
             answer = client.request("GET", resource.path(namespace), query=query)
         except ApiError as error:
-            # 410: the cluster forgot where we were in its list (slow reader); whoever called starts anew.
             # 404: the kind went away since it was discovered.
             if error.status == 404:
                 return
-            raise
+            # 410: the cluster no longer knows its list as it was when we began (slow reader), and says how to go on
+            # with the list as it is.
+            if error.status != 410 or not error.resume:
+                raise
+            query["continue"] = error.resume
+            continue
         for item in answer["items"]:
             yield {"apiVersion": resource.api_version, "kind": resource.kind, **item}
         position = answer["metadata"].get("continue")
