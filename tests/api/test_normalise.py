@@ -158,6 +158,19 @@ def test_null_and_empty(client: Client, namespace: str) -> None:
     assert outcome(client, null) == "unchanged"
 
 
+def test_a_mapping_that_is_declared_empty_after_it_held_something(client: Client, namespace: str) -> None:
+    item = deployment("emptied", namespace)
+    pod = item["spec"]["template"]["spec"]
+    rule = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "emptied"}}}
+    pod["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [rule]}}
+    put(client, item)
+    pod["affinity"] = {}
+    put(client, item)
+    stored = live(client, f"/apis/apps/v1/namespaces/{namespace}/deployments/emptied")
+    assert stored["spec"]["template"]["spec"]["affinity"] == {}
+    assert outcome(client, item) == "unchanged"
+
+
 def test_replicas_that_others_scale_are_theirs(client: Client, namespace: str) -> None:
     item = deployment("scaled", namespace)
     put(client, item)
