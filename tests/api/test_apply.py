@@ -120,6 +120,27 @@ def test_a_definition_and_its_objects_in_one_set(client: Client, namespace: str)
     assert fields(client, widget) == [".spec.size: 3 -> 4"]
 
 
+def test_a_new_version_of_a_kind_and_an_object_in_it_in_one_set(client: Client, namespace: str) -> None:
+    kind = definition("versions.example.org", "Gauge")
+    item: Item = {
+        "apiVersion": "versions.example.org/v1",
+        "kind": "Gauge",
+        "metadata": {"name": "one", "namespace": namespace},
+    }
+    put(client, kind, item)
+    first = kind["spec"]["versions"][0]
+    kind["spec"]["versions"] = [{**first, "storage": False}, {**first, "name": "v2"}]
+    item["apiVersion"] = "versions.example.org/v2"
+    other = changed(item, name="two")
+    planned = plan(client, [kind, item, other])
+    assert [(change.outcome, change.note) for change in planned.changes[1:]] == [
+        ("configured", "stands as versions.example.org/v1; versions.example.org/v2 is not served yet"),
+        ("created", "its kind is not there yet"),
+    ]
+    apply(client, planned)
+    assert not plan(client, [kind, item, other]).pending
+
+
 def test_a_definition_that_went_away_meanwhile(client: Client, namespace: str) -> None:
     kind = definition("fleeting.example.org", "Passing")
     item = {

@@ -11,6 +11,7 @@ import copy
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -38,7 +39,7 @@ from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
 from meshstrap.kube.parallel import each
 from meshstrap.kube.prune import orphans
-from meshstrap.kube.query import read_many
+from meshstrap.kube.query import read, read_many
 from meshstrap.kube.ref import Ref
 
 Outcome = Literal["created", "configured", "unchanged", "deleted"]
@@ -207,7 +208,7 @@ def plan(
         ref, resource, known = targets[index]
         body = declared[index]
         if not known or resource is None:
-            return Change(ref, "created", note="its kind is not there yet", body=body, resource=resource)
+            return _unserved(client, Change(ref, "created", body=body, resource=resource), defined)
         standing = live.get(ref)
         if standing is not None and (ref.namespace in going or _is_going(standing)):
             # What stands in a namespace that is declared and going will go with it, though nobody has marked it yet.
@@ -327,6 +328,18 @@ def _target(
     elif not ref.namespace:
         ref = replace(ref, namespace=namespace)
     return ref, resource, known
+
+
+def _unserved(client: Client, change: Change, defined: Iterable[tuple[str, str]]) -> Change:
+    """Return what becomes of an object whose kind is not served as declared; it may stand in another version."""
+    ref = change.ref
+    for api_version, kind in defined:
+        if kind == ref.kind and api_version.rpartition("/")[0] == ref.group:
+            with suppress(UnknownKind):
+                if read(client, client.resource(api_version, kind), ref.namespace, ref.name) is not None:
+                    note = f"stands as {api_version}; {ref.api_version} is not served yet"
+                    return replace(change, outcome="configured", note=note)
+    return replace(change, note="its kind is not there yet")
 
 
 def _namespaces(
