@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import json
+from typing import Any
 
-from meshstrap.kube.connect import Client
+import pytest
+
+from meshstrap.kube.connect import JSON_PATCH, Client
 
 from .apiserver import ApiServer
 from .objects import Item, changes, config_map, container, deployment, fields, live, outcome, patch, put, secret
@@ -69,6 +72,23 @@ def test_a_value_that_differs_from_client_side_apply_is_no_conflict(
     assert '.data.a: "1" -> "2"' in fields(client, new)
     put(client, new)
     assert outcome(client, new) == "unchanged"
+
+
+def test_a_lost_answer_does_not_lose_what_was_taken_over(
+    api_server: ApiServer, client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _client_side(api_server, config_map("lost", namespace, a="1", b="2"))
+    request = client.request
+
+    def twice(*arguments: Any, **settings: Any) -> Any:
+        # As a client does that heard nothing of the first one: the second meets another resourceVersion.
+        if settings.get("content_type") == JSON_PATCH:
+            request(*arguments, **settings)
+        return request(*arguments, **settings)
+
+    monkeypatch.setattr(client, "request", twice)
+    put(client, config_map("lost", namespace, a="1"))
+    assert live(client, f"/api/v1/namespaces/{namespace}/configmaps/lost")["data"] == {"a": "1"}
 
 
 def test_what_kubectl_last_applied_may_be_garbage(api_server: ApiServer, client: Client, namespace: str) -> None:

@@ -207,7 +207,8 @@ def _handed_over(
     """Return managedFields as they are to be before our apply."""
     taken = entries_to_take(live, change.taken_over)
     rest = [entry for entry in managed_fields(live) if entry not in taken]
-    if change.first:
+    # Not once more where it was done and only the answer got lost: what we took over would be dropped from our fields.
+    if change.first and not _applied(live, manager):
         planned = dry_run(client, resource, ref, change.body or {}, manager, force=True)
         rest = _yielded(rest, applied_fields(planned, manager)) + _applied(planned, manager)
     if not taken:
