@@ -119,6 +119,12 @@ class TestDeployment:
         rollout.complete()
         wait(client, [rollout.item], timeout=5)
 
+    def test_a_paused_one_says_so(self, client: Client, namespace: str) -> None:
+        rollout = _Rollout(client, namespace)
+        patch(client, rollout.path, {"spec": {"paused": True}}, manager="kubectl-rollout")
+        rollout.status()
+        assert "0 of 1 updated; it is paused: nothing is rolled out until it is resumed" in _reason(client, rollout.ref)
+
     def test_returns_within_half_a_second_of_being_ready(self, client: Client, namespace: str) -> None:
         rollout = _Rollout(client, namespace)
         done: list[float] = []
@@ -423,6 +429,10 @@ def test_any_other_kind_by_its_conditions(client: Client, namespace: str) -> Non
     set_status(client, path, {"observedGeneration": 0, "conditions": [{"type": "Ready", "status": "True"}]})
     assert "its controller has not seen it yet" in _reason(client, ref)
     set_status(client, path, {"observedGeneration": 1})
+    wait(client, [item], timeout=5)
+    set_status(client, path, {"conditions": [{"type": "Ready", "status": "True", "observedGeneration": 0}]})
+    assert "its controller has not seen it yet" in _reason(client, ref)
+    set_status(client, path, {"conditions": [{"type": "Ready", "status": "True", "observedGeneration": 1}]})
     wait(client, [item], timeout=5)
     set_status(client, path, {"conditions": [{"type": "Stalled", "status": "True", "reason": "Broken"}]})
     assert _fails(client, ref) == "stalled: Broken"

@@ -31,6 +31,10 @@ _NOT_ALLOWED = re.compile(r"exceeded quota|is forbidden")
 _LOOK = 1.0
 
 
+# The conditions by which kinds without a rule of their own are judged.
+_JUDGED = ("Stalled", "Ready", "Available")
+
+
 @dataclass(frozen=True)
 class State:
     """How far one object is: ready, or not yet for a reason, or failed for a reason."""
@@ -109,7 +113,9 @@ def state(item: Item) -> State:
     rule = _RULES.get((Ref.of(item).group, item["kind"]))
     # Workload controllers always report the generation they saw; other kinds only may.
     behind = observed < generation if observed is not None else rule in _WORKLOAD_RULES
-    if behind:
+    # Gateways, certificates and the like have it condition by condition.
+    judged = [condition for condition in status.get("conditions") or () if condition.get("type") in _JUDGED]
+    if behind or any(condition.get("observedGeneration", generation) < generation for condition in judged):
         return _UNSEEN
     return (rule or _by_conditions)(item.get("spec") or {}, status)
 
@@ -345,7 +351,8 @@ def _deployment(spec: Item, status: Item) -> State:
         message = str(failure.get("message") or failure.get("reason"))
         return State(False, f"no Pod can be made: {message}", failed=_NOT_ALLOWED.search(message) is not None)
     if updated < wanted:
-        return State(False, f"{updated} of {wanted} updated")
+        paused = "; it is paused: nothing is rolled out until it is resumed" if spec.get("paused") else ""
+        return State(False, f"{updated} of {wanted} updated{paused}")
     if (old := status.get("replicas", 0) - updated) > 0:
         return State(False, f"{old} old Pods are still there")
     return State(False, f"{status.get('availableReplicas', 0)} of {updated} available")
