@@ -171,6 +171,39 @@ def test_a_mapping_that_is_declared_empty_after_it_held_something(client: Client
     assert outcome(client, item) == "unchanged"
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"rules": [1], "mode": "strict"}, {}),
+        ({"tls": {"mode": "strict"}}, {"tls": {}}),
+        ({"ports": [{"name": "a", "tls": {"mode": "strict"}}]}, {"ports": [{"name": "a", "tls": {}}]}),
+        ({"free": {"a": {"b": {"c": 1}}}}, {"free": {"a": {"b": {}}}}),
+    ],
+)
+def test_a_mapping_of_a_custom_object_that_is_declared_empty(
+    client: Client, namespace: str, before: Item, after: Item
+) -> None:
+    # As in an Istio AuthorizationPolicy that is to deny all: `spec: {}`.
+    tls = {"type": "object", "properties": {"mode": {"type": "string"}}}
+    ports = {
+        "type": "array",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+        "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "tls": tls}},
+    }
+    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    rules = {"type": "array", "items": {"type": "integer"}}
+    properties = {"tls": tls, "ports": ports, "free": free, "rules": rules, "mode": {"type": "string"}}
+    put(client, definition("emptied.example.org", "Policy", schema={"type": "object", "properties": properties}))
+    metadata = {"name": "one", "namespace": namespace}
+    item = {"apiVersion": "emptied.example.org/v1", "kind": "Policy", "metadata": metadata, "spec": before}
+    put(client, item)
+    item["spec"] = after
+    put(client, item)
+    assert live(client, f"/apis/emptied.example.org/v1/namespaces/{namespace}/policys/one")["spec"] == after
+    assert outcome(client, item) == "unchanged"
+
+
 def test_replicas_that_others_scale_are_theirs(client: Client, namespace: str) -> None:
     item = deployment("scaled", namespace)
     put(client, item)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from meshstrap.kube.compare import ABSENT, FieldSet, applied_fields, managed_fields, union, without
+from meshstrap.kube.compare import FieldSet, applied_fields, managed_fields, union, without
 from meshstrap.kube.connect import APPLY_PATCH, JSON_PATCH, Client
 from meshstrap.kube.delete import DeleteFailed, delete, wait_gone
 from meshstrap.kube.discovery import Resource
@@ -123,12 +123,9 @@ def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: 
     deadline = time.monotonic() + _ESTABLISH
     while True:
         try:
-            client.request("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
-            # Of a mapping that becomes empty because we drop what was in it, the API server keeps nothing, or null; the
-            # same request once more puts the empty mapping that is declared. Source: structured-merge-diff v6 merge/
-            # update.go, prune.
-            if any(field.declared is ABSENT for field in change.fields) and _holds_empty(body):
-                client.request("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
+            for sent in (change.beforehand, body):
+                if sent is not None:
+                    client.request("PATCH", path, query=query, body=sent, content_type=APPLY_PATCH)
             return
         except ApiError as error:
             if error.conflict:
@@ -142,13 +139,6 @@ def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: 
             if not _settling(error) or time.monotonic() > deadline:
                 raise
         time.sleep(0.1)
-
-
-def _holds_empty(value: Any) -> bool:
-    """Whether there is an empty mapping anywhere in some data."""
-    if isinstance(value, Mapping):
-        return not value or any(_holds_empty(inner) for inner in value.values())
-    return isinstance(value, list) and any(_holds_empty(inner) for inner in value)
 
 
 def _settling(error: ApiError) -> bool:

@@ -150,6 +150,31 @@ def project(item: Any, fields: FieldSet) -> Any:
     return item
 
 
+def without_emptied(body: Any, ours: FieldSet) -> Any:
+    """Return a declaration without the mappings that are declared empty and hold fields of ours so far.
+
+    The API server takes such a mapping away with the last of its fields, or makes it null, which a schema may refuse.
+    Source: sigs.k8s.io/structured-merge-diff v6, typed/remove.go, doMap.
+
+    Args:
+        body: the declaration, or a part of it.
+        ours: what our manager owns in the live object, or in that part.
+    """
+    if isinstance(body, Mapping):
+        kept = {}
+        for key, value in body.items():
+            below = ours.get(f"f:{key}", {})
+            inner = without_emptied(value, below) if below else value
+            # With what is taken out of it, a mapping may be empty in its turn.
+            if inner != {} or not set(below) - {"."}:
+                kept[key] = inner
+        return kept
+    if isinstance(body, list):
+        places = {_index(body, key): below for key, below in ours.items() if key.startswith("k:")}
+        return [without_emptied(value, places.get(index, {})) for index, value in enumerate(body)]
+    return body
+
+
 def masked(field: Field) -> Field:
     """Return a Secret's field without its secret; that it is there, or not, stays visible."""
     # kubectl keeps the whole Secret in an annotation, which may come or go with all the others.

@@ -32,6 +32,7 @@ from meshstrap.kube.compare import (
     masked,
     project,
     union,
+    without_emptied,
     without_secrets,
 )
 from meshstrap.kube.connect import APPLY_PATCH, Client
@@ -81,10 +82,11 @@ class Change:
 
     `fields` are what differs (for configured ones), `note` says what else a person should know, `error` holds the
     server's words where it refuses the object, `conflicts` who holds fields that we declare. `body` is what is
-    sent, `taken_over` names the client-side managers whose fields become ours, `first` says that our manager never
-    applied the object before. `immutable` says that the server refuses because a field of the standing object cannot be
-    changed: only a new object can have it. `before` and `after` are the object's
-    declared fields in the cluster and as they will be, for `diff.unified`; Secrets are masked in them.
+    sent, after `beforehand` where mappings are to be emptied; `taken_over` names the client-side managers whose fields
+    become ours, `first` says that our manager never applied the object before. `immutable` says that the server
+    refuses because a field of the standing object cannot be changed: only a new object can have it. `before` and
+    `after` are the object's declared fields in the cluster and as they will be, for `diff.unified`; Secrets are
+    masked in them.
     """
 
     ref: Ref
@@ -95,6 +97,7 @@ class Change:
     conflicts: tuple[Conflict, ...] = ()
     taken_over: tuple[str, ...] = ()
     first: bool = False
+    beforehand: Mapping[str, Any] | None = None
     terminating: bool = False
     immutable: bool = False
     body: Mapping[str, Any] | None = None
@@ -379,14 +382,17 @@ def _change(
         base = replace(base, body=body)
     taken = tuple(sorted({entry["manager"] for entry in entries_to_take(live or {}, take_over)}))
     conflicts: tuple[Conflict, ...] = ()
+    sent = without_emptied(body, applied_fields(live or {}, manager))
+    if sent != body:
+        base = replace(base, beforehand=sent)
     try:
         try:
-            planned = dry_run(client, resource, ref, body, manager, force=False)
+            planned = dry_run(client, resource, ref, sent, manager, force=False)
         except ApiError as error:
             if not error.conflict:
                 raise
             conflicts = conflicts_in(error, (manager, *taken))
-            planned = dry_run(client, resource, ref, body, manager, force=True)
+            planned = dry_run(client, resource, ref, sent, manager, force=True)
     except ApiError as error:
         if error.namespace_missing:
             return replace(base, outcome="created", note=f"namespace {ref.namespace} is not there yet")
