@@ -54,6 +54,16 @@ def test_only_the_owners_and_only_the_undeclared_go(client: Client, namespace: s
     assert not plan(client, [kept], owner=namespace, prune=True).pending
 
 
+def test_an_object_of_two_sets_is_a_conflict_that_names_the_other(client: Client, namespace: str) -> None:
+    item = config_map("shared", namespace, a="1")
+    put(client, item, owner=f"{namespace}-one")
+    with pytest.raises(ApplyFailed, match=rf"owner\"\] is held by 'the set of owner {namespace}-one'"):
+        put(client, item, owner=f"{namespace}-two")
+    assert not plan(client, [item], owner=f"{namespace}-one").pending
+    apply(client, plan(client, [item], owner=f"{namespace}-two"), force=True)
+    assert not plan(client, [item], owner=f"{namespace}-two").pending
+
+
 def test_without_prune_nothing_goes(client: Client, namespace: str) -> None:
     put(client, config_map("one", namespace, a="1"), owner=namespace)
     assert plan(client, [], owner=namespace).changes == ()

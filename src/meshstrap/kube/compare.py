@@ -48,6 +48,11 @@ class Field:
         return f"{self.path}: {_short(self.live)} -> {_short(self.declared)}"
 
 
+def same(live: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
+    """Whether two objects are equal to the last field, as JSON is: 1 is not true, which Python takes for equal."""
+    return json.dumps(live, sort_keys=True) == json.dumps(planned, sort_keys=True)
+
+
 def differences(live: Mapping[str, Any], planned: Mapping[str, Any], manager: str) -> list[Field]:
     """Return the fields declared now or before by a manager that differ between live and planned.
 

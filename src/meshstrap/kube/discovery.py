@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from meshstrap.kube.errors import ApiError, UnknownKind
@@ -11,6 +13,13 @@ from meshstrap.kube.parallel import each
 
 if TYPE_CHECKING:
     from meshstrap.kube.connect import Client
+
+# All groups in one answer; servers that cannot do that answer with the plain list of groups.
+# Source: Kubernetes enhancement 3352 (stable in 1.30, beta and on in 1.27).
+_AGGREGATED = ",".join(
+    [f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList" for version in ("v2", "v2beta1")]
+    + ["application/json"]
+)
 
 
 @dataclass(frozen=True)
@@ -57,15 +66,59 @@ class Discovery:
             )
         return found
 
+    def learn(self, client: Client, api_versions: Iterable[str]) -> None:
+        """Learn the kinds of several groups and the cluster's version at once, of what is not known yet."""
+        jobs: list[Callable[[], object]] = [client.version] if self.version is None else []
+        unknown = sorted({api_version for api_version in api_versions if api_version not in self._kinds})
+        jobs += [partial(self._learn, client, api_version) for api_version in unknown]
+        each(lambda job: job(), jobs)
+
     def everything(self, client: Client) -> list[Resource]:
         """Return every kind once, in its group's preferred version, asking the cluster anew."""
-        versions = list(client.request("GET", "/api")["versions"])
-        groups = client.request("GET", "/apis")["groups"]
-        preferred = versions + [group["preferredVersion"]["groupVersion"] for group in groups]
+        answers = each(lambda path: client.request("GET", path, accept=_AGGREGATED), ["/api", "/apis"])
+        if all(answer["kind"] == "APIGroupDiscoveryList" for answer in answers):
+            learnt = self._aggregated(answers)
+        else:
+            learnt = self._one_by_one(client, *answers)
+        kinds: dict[tuple[str, str], Resource] = {}
+        for resources in learnt:
+            for resource in resources.values():
+                kinds.setdefault((resource.group, resource.kind), resource)
+        return list(kinds.values())
+
+    def _aggregated(self, answers: Iterable[Mapping[str, Any]]) -> list[dict[str, Resource]]:
+        """Read what a server says of all groups at once, each group's preferred version first."""
+        learnt = []
+        for group in [group for answer in answers for group in answer["items"]]:
+            for version in group["versions"]:
+                # An aggregated API (metrics, say) whose own server is away: what it had the last time.
+                if version.get("freshness") == "Stale":
+                    continue
+                name = group["metadata"].get("name")
+                api_version = f"{name}/{version['version']}" if name else version["version"]
+                self._kinds[api_version] = {
+                    item["responseKind"]["kind"]: Resource(
+                        api_version,
+                        item["responseKind"]["kind"],
+                        item["resource"],
+                        item["scope"] == "Namespaced",
+                        frozenset(item["verbs"]),
+                    )
+                    for item in version.get("resources") or ()
+                    if item.get("responseKind")
+                }
+                learnt.append(self._kinds[api_version])
+        return learnt
+
+    def _one_by_one(
+        self, client: Client, core: Mapping[str, Any], others: Mapping[str, Any]
+    ) -> list[dict[str, Resource]]:
+        """Ask for each group and version, as servers before Kubernetes 1.27 want it."""
+        preferred = [*core["versions"], *(group["preferredVersion"]["groupVersion"] for group in others["groups"])]
         # A kind that only an older version of its group serves is still worth knowing.
-        others = [
+        older = [
             version["groupVersion"]
-            for group in groups
+            for group in others["groups"]
             for version in group["versions"]
             if version["groupVersion"] not in preferred
         ]
@@ -76,15 +129,10 @@ class Discovery:
             except ApiError as error:
                 if error.status != 503:
                     raise
-                # An aggregated API (metrics, say) whose own server is away.
+                # As above: its own server is away.
                 return {}
 
-        learnt = each(learn, preferred + others)
-        kinds: dict[tuple[str, str], Resource] = {}
-        for resources in learnt:
-            for resource in resources.values():
-                kinds.setdefault((resource.group, resource.kind), resource)
-        return list(kinds.values())
+        return each(learn, preferred + older)
 
     def _learn(self, client: Client, api_version: str, *, patience: float | None = None) -> dict[str, Resource]:
         """Ask for one group and version; one that the cluster does not know holds no kinds."""

@@ -10,7 +10,7 @@ import base64
 import copy
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from meshstrap.kube.compare import (
     managed_fields,
     masked,
     project,
+    same,
     union,
     without_emptied,
     without_secrets,
@@ -40,7 +41,7 @@ from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
 from meshstrap.kube.parallel import each
 from meshstrap.kube.prune import orphans
-from meshstrap.kube.query import read, read_many
+from meshstrap.kube.query import TOGETHER, groups, read, read_many
 from meshstrap.kube.ref import Ref
 
 Outcome = Literal["created", "configured", "unchanged", "deleted"]
@@ -56,6 +57,9 @@ _PIECE = 5
 
 # What a label may hold. Source: k8s.io/apimachinery pkg/util/validation (v0.34), labelValueFmt.
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+# Objects that are read and looked at together; in a site of thousands the live ones would be most of the memory.
+_BATCH = 500
 
 _WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 
@@ -195,40 +199,76 @@ def plan(
         rule = "up to 63 letters, digits, '-', '_' and '.', with a letter or digit at each end"
         raise KubeError(f"owner {owner!r} cannot be a label: {rule}")
     declared = [_prepared(item, owner) for item in objects]
+    kinds = client.resources() if prune else []
+    client.discover(item["apiVersion"] for item in declared)
     defined = _defined_kinds(declared)
     targets = [_target(client, item, defined, namespace) for item in declared]
+    places: dict[Ref, int] = {}
     seen: set[tuple[str, str, str, str]] = set()
-    for ref, _, _ in targets:
+    for index, (ref, _, _) in enumerate(targets):
         if ref.identity in seen:
             raise KubeError(f"{ref} is declared twice: each run would undo a part of the other")
         seen.add(ref.identity)
-    served = [(ref, resource) for ref, resource, known in targets if known and resource is not None]
-    live = read_many(client, served)
-    namespaces = _namespaces(client, live, served)
-    going = {ref.name for ref, item in live.items() if ref.identity[:2] == ("", "Namespace") and _is_going(item)}
-
-    def one(index: int) -> Change:
-        ref, resource, known = targets[index]
-        body = declared[index]
+        places[ref] = index
+    changes: dict[Ref, Change] = {}
+    for ref, resource, known in targets:
         if not known or resource is None:
-            return _unserved(client, Change(ref, "created", body=body, resource=resource), defined)
-        standing = live.get(ref)
-        if standing is not None and (ref.namespace in going or _is_going(standing)):
-            # What stands in a namespace that is declared and going will go with it, though nobody has marked it yet.
-            note = "the standing one is being deleted"
-            return Change(ref, "created", note=note, terminating=True, body=body, resource=resource)
-        if standing is None and (note := namespaces.get(ref.namespace, "")):
-            return Change(ref, "created", note=note, body=body, resource=resource)
-        return _change(client, ref, resource, body, standing, manager, take_over)
+            unserved = Change(ref, "created", body=declared[places[ref]], resource=resource)
+            changes[ref] = _unserved(client, unserved, defined)
+    served = [(ref, resource) for ref, resource, known in targets if known and resource is not None]
 
-    changes = each(one, range(len(declared)))
+    def look(pair: tuple[Ref, Resource], live: Mapping[str, Any] | None, note: str = "") -> Change:
+        return _change(client, *pair, declared[places[pair[0]]], live, manager, take_over, note)
+
+    for batch in _batches(groups(served)):
+        changes |= _standing(client, batch, look)
+    missing = [pair for pair in served if pair[0] not in changes]
+    notes = _namespaces(client, {ref.namespace for ref, _ in missing if ref.namespace})
+    for change in each(lambda pair: look(pair, None, notes.get(pair[0].namespace, "")), missing):
+        changes[change.ref] = change
+    going = {ref.name for ref, change in changes.items() if ref.kind == "Namespace" and change.terminating}
+    # What stands in a declared namespace that is going will go with it, though nobody has marked it yet.
+    for ref, resource in served:
+        if ref.namespace in going and not changes[ref].terminating and changes[ref].outcome != "created":
+            changes[ref] = _made_anew(Change(ref, "created", body=declared[places[ref]], resource=resource))
+    ordered = [changes[ref] for ref in places]
     if prune and owner:
-        changes += [
+        ordered += [
             Change(ref, "deleted", resource=resource)
-            for ref, resource in orphans(client, f"{OWNER_LABEL}={owner}", manager, seen)
+            for ref, resource in orphans(client, kinds, f"{OWNER_LABEL}={owner}", manager, seen)
             if prune_all or ref.kind not in ("CustomResourceDefinition", "Namespace")
         ]
-    return Plan(tuple(changes), manager, namespace)
+    return Plan(tuple(ordered), manager, namespace)
+
+
+def _batches(grouped: Iterable[list[tuple[Ref, Resource]]]) -> Iterator[list[tuple[Ref, Resource]]]:
+    """Yield objects in batches of whole groups: the live ones are kept no longer than for one batch."""
+    batch: list[tuple[Ref, Resource]] = []
+    for group in grouped:
+        batch += group
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _standing(
+    client: Client,
+    batch: list[tuple[Ref, Resource]],
+    look: Callable[[tuple[Ref, Resource], Mapping[str, Any]], Change],
+) -> dict[Ref, Change]:
+    """Return what becomes of those of a batch that are there; objects that are not listed are read on the way."""
+    large = [pair for group in groups(batch) if len(group) >= TOGETHER for pair in group]
+    live = read_many(client, large)
+    listed = {ref for ref, _ in large}
+
+    def one(pair: tuple[Ref, Resource]) -> Change | None:
+        ref, resource = pair
+        item = live.pop(ref, None) if ref in listed else read(client, resource, ref.namespace, ref.name)
+        return None if item is None else look(pair, item)
+
+    return {change.ref: change for change in each(one, batch) if change is not None}
 
 
 def dry_run(
@@ -273,18 +313,16 @@ def words(error: Exception, body: Mapping[str, Any]) -> str:
     # Decoders quote a few bytes around the place they stumbled at.
     pieces = (spelling[start : start + _PIECE] for spelling in spellings for start in range(len(spelling) - _PIECE + 1))
     if any(piece in text for piece in pieces):
-        status = f" (HTTP {error.status} {error.reason})" if isinstance(error, ApiError) else ""
+        status = f" (HTTP {error.status} {error.reason}".rstrip() + ")" if isinstance(error, ApiError) else ""
         return f"refused{status}; the server's words quote the Secret and are not shown"
     return text
 
 
 def _prepared(item: Mapping[str, Any], owner: str | None) -> dict[str, Any]:
     """Return an object as it is sent: without what only the server writes, with its owner's label."""
-    body = copy.deepcopy(dict(item))
-    body.pop("status", None)
-    metadata = body["metadata"]
-    for key in _SERVER_METADATA:
-        metadata.pop(key, None)
+    body = {key: value for key, value in item.items() if key != "status"}
+    metadata = {key: value for key, value in item["metadata"].items() if key not in _SERVER_METADATA}
+    body["metadata"] = metadata
     if owner:
         metadata["labels"] = {**(metadata.get("labels") or {}), OWNER_LABEL: owner}
     if body["kind"] == "Secret" and isinstance(body.get("stringData"), Mapping):
@@ -345,14 +383,12 @@ def _unserved(client: Client, change: Change, defined: Iterable[tuple[str, str]]
     return replace(change, note="its kind is not there yet")
 
 
-def _namespaces(
-    client: Client, live: Mapping[Ref, Mapping[str, Any]], served: Iterable[tuple[Ref, Resource]]
-) -> dict[str, str]:
-    """Return the namespaces into which nothing can be put now, each with why, of objects that are not there yet.
+def _namespaces(client: Client, names: Iterable[str]) -> dict[str, str]:
+    """Return those of some namespaces into which nothing can be put now, each with why.
 
     The API server would say so too, but makes every such request wait for 50 ms in case the namespace comes.
     """
-    wanted = {Ref("v1", "Namespace", "", ref.namespace) for ref, _ in served if ref not in live and ref.namespace}
+    wanted = [Ref("v1", "Namespace", "", name) for name in names]
     if not wanted:
         return {}
     resource = client.resource("v1", "Namespace")
@@ -360,6 +396,11 @@ def _namespaces(
     notes = {ref.name: f"namespace {ref.name} is not there yet" for ref in wanted if ref not in found}
     going = [ref.name for ref, item in found.items() if _is_going(item)]
     return notes | {name: f"namespace {name} is being deleted" for name in going}
+
+
+def _made_anew(change: Change) -> Change:
+    """Return what becomes of an object that must be gone before it can be made."""
+    return replace(change, outcome="created", note="the standing one is being deleted", terminating=True)
 
 
 def _is_going(item: Mapping[str, Any]) -> bool:
@@ -371,12 +412,17 @@ def _change(
     ref: Ref,
     resource: Resource,
     body: dict[str, Any],
-    live: dict[str, Any] | None,
+    live: Mapping[str, Any] | None,
     manager: str,
     take_over: Collection[str],
+    absent: str,
 ) -> Change:
-    """Return what becomes of one object of a kind that is served."""
+    """Return what becomes of one object of a kind that is served; `absent` says why its namespace takes nothing."""
     base = Change(ref, "created" if live is None else "configured", body=body, resource=resource)
+    if absent:
+        return replace(base, note=absent)
+    if live is not None and _is_going(live):
+        return _made_anew(base)
     if live is not None and ref.kind in _WEBHOOK_KINDS:
         body = _without_cluster_fields(body, live, manager)
         base = replace(base, body=body)
@@ -402,6 +448,9 @@ def _change(
         return replace(base, error=words(error, body), conflicts=conflicts, immutable=error.immutable)
     if live is None:
         return base
+    conflicts += _other_owner(body, live)
+    if not taken and not conflicts and same(live, planned):
+        return replace(base, outcome="unchanged")
     fields = differences(live, planned, manager)
     ours, wanted = applied_fields(live, manager), applied_fields(planned, manager)
     notes = []
@@ -432,6 +481,17 @@ def _change(
         before=before,
         after=after,
     )
+
+
+def _other_owner(body: Mapping[str, Any], live: Mapping[str, Any]) -> tuple[Conflict, ...]:
+    """Return the conflict with another set that declares the object too: each run of one would undo the other's.
+
+    The field manager is the same for all sets, so the API server sees none.
+    """
+    ours, theirs = ((item["metadata"].get("labels") or {}).get(OWNER_LABEL) for item in (body, live))
+    if not ours or not theirs or ours == theirs:
+        return ()
+    return (Conflict(f"the set of owner {theirs}", f'.metadata.labels["{OWNER_LABEL}"]', True),)
 
 
 def entries_to_take(live: Mapping[str, Any], take_over: Collection[str] = ()) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from meshstrap.kube.compare import managed_fields
 from meshstrap.kube.connect import Client
@@ -13,7 +13,11 @@ from meshstrap.kube.ref import Ref
 
 
 def orphans(
-    client: Client, selector: str, manager: str, keep: Collection[tuple[str, str, str, str]]
+    client: Client,
+    resources: Iterable[Resource],
+    selector: str,
+    manager: str,
+    keep: Collection[tuple[str, str, str, str]],
 ) -> list[tuple[Ref, Resource]]:
     """Return the objects that match a label selector, that our manager applied and that are not to be kept.
 
@@ -22,14 +26,13 @@ def orphans(
 
     Args:
         client: the connection.
+        resources: the cluster's kinds, as `Client.resources` returned them just now.
         selector: the owner's label, "meshstrap.dev/owner=canary".
         manager: our field manager.
         keep: identities (`Ref.identity`) of what is declared.
     """
     kinds = [
-        resource
-        for resource in client.resources()
-        if {"list", "delete", "patch"} <= resource.verbs and resource.kind != "Event"
+        resource for resource in resources if {"list", "delete", "patch"} <= resource.verbs and resource.kind != "Event"
     ]
 
     def one(resource: Resource) -> list[tuple[Ref, Resource]]:

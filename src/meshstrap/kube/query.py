@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-import jmespath
-
 from meshstrap.kube.connect import Client
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
@@ -17,6 +15,9 @@ from meshstrap.kube.ref import Ref
 
 # Objects a page; also how many others may sit beside those that a bulk read wants before it reads singly.
 PAGE = 500
+
+# From how many objects of one kind and namespace on they are listed rather than read singly.
+TOGETHER = 4
 
 
 def get(client: Client, api_version: str, kind: str, name: str, namespace: str | None = None) -> dict[str, Any] | None:
@@ -59,6 +60,9 @@ def select(objects: Iterable[Mapping[str, Any]], expression: str) -> Any:
 
     Raises KubeError where the expression is malformed.
     """
+    # Imported only where somebody selects: most runs do not.
+    import jmespath
+
     try:
         return jmespath.search(expression, builtins.list(objects))
     except jmespath.exceptions.JMESPathError as error:
@@ -106,21 +110,22 @@ def pages(
         query["continue"] = position
 
 
-def read_many(
-    client: Client, wanted: Iterable[tuple[Ref, Resource]], *, together: int = 4
-) -> dict[Ref, dict[str, Any]]:
+def groups(wanted: Iterable[tuple[Ref, Resource]]) -> builtins.list[builtins.list[tuple[Ref, Resource]]]:
+    """Return objects' names and resources by kind and namespace."""
+
+    def key(pair: tuple[Ref, Resource]) -> tuple[str, str, str]:
+        return pair[0].api_version, pair[0].kind, pair[0].namespace
+
+    return [builtins.list(group) for _, group in groupby(sorted(wanted, key=key), key=key)]
+
+
+def read_many(client: Client, wanted: Iterable[tuple[Ref, Resource]]) -> dict[Ref, dict[str, Any]]:
     """Return those of many objects that are there, with as few requests as is sensible, concurrently.
 
     Args:
         client: the connection.
         wanted: the objects' names and their kinds' resources.
-        together: from how many objects of one kind and namespace on they are listed rather than read singly.
     """
-    ordered = sorted(wanted, key=lambda pair: pair[0])
-    groups = [
-        builtins.list(group)
-        for _, group in groupby(ordered, key=lambda pair: (pair[0].api_version, pair[0].kind, pair[0].namespace))
-    ]
 
     def listed(group: builtins.list[tuple[Ref, Resource]]) -> dict[Ref, dict[str, Any]]:
         first, resource = group[0]
@@ -144,6 +149,7 @@ def read_many(
                 found[ref] = single
         return found
 
-    requests = [[pair] for group in groups if len(group) < together for pair in group]
-    requests += [group for group in groups if len(group) >= together]
+    requests = []
+    for group in groups(wanted):
+        requests += [group] if len(group) >= TOGETHER else [[pair] for pair in group]
     return {ref: item for found in each(listed, requests) for ref, item in found.items()}
