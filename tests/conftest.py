@@ -60,6 +60,15 @@ def on_node() -> Callable[..., Finished]:
 
 
 @pytest.fixture(scope="session")
+def sshd_of_session() -> str:
+    """A shell script that sets $sshd to the process of the ssh session in which it runs: to kill it cuts the line."""
+    return (
+        "sshd=$$; until case $(cat /proc/$sshd/comm) in sshd*) ;; *) false; esac; "
+        "do sshd=$(awk '$1 == \"PPid:\" { print $2 }' /proc/$sshd/status); done"
+    )
+
+
+@pytest.fixture(scope="session")
 def run_pyinfra() -> Callable[..., Finished]:
     """Run pyinfra: run_pyinfra("inventory.py", "deploys/x.py", "-y", lab=lab) -> CompletedProcess.
 

@@ -1,12 +1,16 @@
-"""The one module that touches pyinfra's ssh connection: execute, stream, hold and tunnel.
+"""The one module that touches pyinfra's ssh connection: execute, stream, hold, tunnel, and make it again when lost.
 
 pyinfra prints what facts and operations run at ``-vvv``. What travels through here is not printed at any verbosity, so
 that join tokens and the kubeconfig can. Access is what the host's data says: root, sudo without and with a password.
+
+A command under way when its connection is lost fails: nobody knows what it has done. Whatever comes next, pyinfra's own
+operations too, finds a connection made again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import socket
@@ -17,11 +21,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import gevent
 from gevent.server import StreamServer
 from paramiko import Channel, ChannelException, SSHException, Transport
+from pyinfra import logger
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
+from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.connectors.ssh import SSHConnector
-from pyinfra.connectors.util import make_unix_command_for_host
+from pyinfra.connectors.util import make_unix_command_for_host, remove_any_sudo_askpass_file
 from typing_extensions import override
 
 if TYPE_CHECKING:
@@ -41,7 +48,7 @@ _NOT_FOR_THE_COMMAND = {"_get_pty", "_timeout", "_stdin", "_success_exit_codes"}
 
 
 class TransportError(Exception):
-    """The ssh connection is gone, or the host has none. Names the host."""
+    """The ssh connection was lost under a command or cannot be made again, or the host has none. Names the host."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def execute(host: Host, command: StringCommand, *, stdin: bytes | None = None, t
         timeout: seconds after which the command is given up; None waits for its end.
 
     Raises:
-        TransportError: the connection is gone, or the time is up.
+        TransportError: the connection was lost while the command ran or cannot be made, or the time is up.
 
     """
 
@@ -118,7 +125,7 @@ def stream(
         timeout: seconds after which the command is given up; None waits for its end.
 
     Raises:
-        TransportError: the connection is gone, or the time is up.
+        TransportError: the connection was lost while the command ran or cannot be made, or the time is up.
 
     """
     channel = _session(host, command)
@@ -136,8 +143,11 @@ def stream(
         raise TransportError(f"{host.name}: no answer within {timeout:.0f} s") from None
     finally:
         channel.close()
-    if exit_code == -1 and not _alive(host):
-        raise TransportError(f"{host.name}: the ssh connection was lost; run it again when the node answers")
+    if exit_code == -1 and not channel.get_transport().is_active():
+        raise TransportError(
+            f"{host.name}: the ssh connection was lost while a command ran, which may have done its work or a part of"
+            " it; run this again"
+        )
     return Result(exit_code, stdout.get().decode(errors="replace"), stderr.get().decode(errors="replace"))
 
 
@@ -147,9 +157,10 @@ def authorise(host: Host) -> None:
     Only pyinfra's own commands prompt, and what was typed serves this module's commands too.
 
     Raises:
-        TransportError: sudo refuses, or needs a password that nobody is there to type.
+        TransportError: sudo refuses, or needs a password that nobody is there to type; or the host does not answer.
 
     """
+    reconnect(host)
     try:
         ok, output = host.run_shell_command(StringCommand("true"), **_arguments(host))
     except EOFError:
@@ -165,16 +176,33 @@ def authorise(host: Host) -> None:
 def hold(host: Host, command: StringCommand) -> Remote:
     """Start a command that goes on as long as the connection does, and return it.
 
+    Where the connection is made again the command is not: pyinfra's callback `host_connect` says when to start anew.
+
     Raises:
-        TransportError: the connection is gone.
+        TransportError: the connection cannot be made.
 
     """
     return Remote(_session(host, command))
 
 
+def reconnect(host: Host) -> None:
+    """Make the ssh connection again where it was lost, so that what pyinfra itself runs next finds it.
+
+    Nothing happens where it stands, was never made, or where the host is not reached by ssh.
+
+    Raises:
+        TransportError: it cannot be made.
+
+    """
+    if host.connected and isinstance(host.connector, SSHConnector):
+        _connection(host)
+
+
 @contextlib.contextmanager
 def tunnel(host: Host, remote: tuple[str, int] = ("127.0.0.1", 6443)) -> Iterator[int]:
     """Open a port on 127.0.0.1 that leads to an address as the host sees it.
+
+    It stays open when the ssh connection is lost: those who come to it next are led through one made again.
 
     Args:
         host: a connected pyinfra host.
@@ -184,12 +212,12 @@ def tunnel(host: Host, remote: tuple[str, int] = ("127.0.0.1", 6443)) -> Iterato
         The local port; it is closed at the end of the context.
 
     Raises:
-        TransportError: the connection is gone, or the host's sshd forbids forwarding.
+        TransportError: the connection cannot be made, or the host's sshd forbids forwarding.
 
     """
-    connection = _connection(host)
+    host = _itself(host)
     try:
-        connection.open_channel("direct-tcpip", remote, ("127.0.0.1", 0)).close()
+        _channel(host, "direct-tcpip", remote, ("127.0.0.1", 0)).close()
     except ChannelException as error:
         if error.code == _ADMINISTRATIVELY_PROHIBITED:
             raise TransportError(
@@ -203,8 +231,8 @@ def tunnel(host: Host, remote: tuple[str, int] = ("127.0.0.1", 6443)) -> Iterato
     def serve(local: socket.socket, peer: tuple[str, int]) -> None:
         with local:
             try:
-                channel = connection.open_channel("direct-tcpip", remote, peer)
-            except (SSHException, OSError):
+                channel = _channel(host, "direct-tcpip", remote, peer)
+            except (SSHException, OSError, EOFError, TransportError):
                 return  # The caller's client sees its connection closed and says so for the address it wanted.
             local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with channel:
@@ -236,30 +264,95 @@ class _Stdin(io.RawIOBase):
         return len(view)
 
 
+class _Reconnecting(BaseStateCallback):
+    """Before each operation, pyinfra's own ones too, the connection is made again where it was lost."""
+
+    @override
+    @staticmethod
+    def operation_host_start(state: State, host: Host, op_hash: str) -> None:
+        try:
+            reconnect(host)
+        except TransportError as error:
+            host.log(str(error), logger.error)  # The operation finds its connection dead, and fails this host alone.
+
+
+_reconnecting = _Reconnecting()
+# Whoever needs a lost connection waits for the one attempt that is under way, and shares its end.
+_attempts: dict[Host, gevent.Greenlet] = {}
+
+
+def _itself(host: Host) -> Host:
+    """Return the host behind pyinfra's context, which names another host, or none, in another greenlet."""
+    return host.connector.host
+
+
 def _connection(host: Host) -> Transport:
+    host = _itself(host)
     connector = host.connector
     if not isinstance(connector, SSHConnector):
         raise TransportError(f"{host.name}: is not reached by ssh, which this operation needs")
-    connection = connector.client.get_transport() if connector.client else None
-    if connection is None or not connection.is_active():
-        raise TransportError(f"{host.name}: the ssh connection was lost; run it again when the node answers")
+    attempt = _attempts.get(host)
+    if attempt is None and _active(connector) is None:
+        if not host.connected:
+            raise TransportError(f"{host.name}: there is no ssh connection; run this again when the node answers")
+        attempt = _attempts[host] = gevent.spawn(_connect_again, host, connector)
+    # What is done within an attempt, on the new connection, does not wait for its own end.
+    if attempt not in (None, gevent.getcurrent()) and (trouble := attempt.get()):
+        raise TransportError(f"{host.name}: the ssh connection was lost and cannot be made again: {trouble}")
+    connection = _active(connector)
+    if connection is None:
+        raise TransportError(f"{host.name}: the ssh connection was lost again at once; run this again")
     # paramiko leaves Nagle's algorithm on, which costs an exec 40 ms (measured: 48 ms against 6 ms).
     cast(socket.socket, connection.sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     cast(socket.socket, connection.sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
     connection.set_keepalive(_KEEPALIVE_SECONDS)
+    if _reconnecting not in host.state.callback_handlers:
+        host.state.add_callback_handler(_reconnecting)  # type: ignore[no-untyped-call]
     return connection
 
 
-def _alive(host: Host) -> bool:
+def _active(connector: SSHConnector) -> Transport | None:
+    connection = connector.client.get_transport() if connector.client else None
+    return connection if connection is not None and connection.is_active() else None
+
+
+def _connect_again(host: Host, connector: SSHConnector) -> str:
+    """Connect as pyinfra did the first time; return what was in the way, empty where it is done."""
+    lost = connector.client
+    # A copy connects, with the same data: meanwhile, and where it fails, pyinfra's own commands meet the dead client,
+    # for which it has words. One without a transport would end the whole run.
+    made = copy.copy(connector)
     try:
-        return _connection(host).is_active()
-    except TransportError:
-        return False
+        made.connect()
+        connector.client = made.client
+        connector.disconnect()  # What pyinfra keeps for file transfers belongs to the lost connection.
+        remove_any_sudo_askpass_file(host)  # The node may have restarted, and have none; made anew when needed.
+        host.state.trigger_callbacks("host_connect", host)
+    except (PyinfraError, TransportError) as error:
+        connector.client = lost
+        if connection := _active(made):
+            connection.close()
+        return str(error)
+    finally:
+        del _attempts[host]
+    host.log("The ssh connection was lost and has been made again", logger.warning)
+    return ""
+
+
+def _channel(host: Host, kind: str, to: tuple[str, int] | None = None, by: tuple[str, int] | None = None) -> Channel:
+    """Open a channel; where the connection turns out to be dead, on one made again: the node was asked nothing yet."""
+    connection = _connection(host)
+    try:
+        return connection.open_channel(kind, to, by)
+    except (SSHException, OSError, EOFError):
+        if connection.is_active():
+            raise
+    return _connection(host).open_channel(kind, to, by)
 
 
 def _session(host: Host, command: StringCommand) -> Channel:
     try:
-        channel = _connection(host).open_session()
+        channel = _channel(host, "session")
         channel.exec_command(_privileged(host, command))
     except (SSHException, OSError, EOFError) as error:
         raise TransportError(f"{host.name}: cannot run a command over ssh: {error}") from error

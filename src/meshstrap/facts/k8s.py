@@ -1,22 +1,28 @@
 """What the cluster says: nodes, namespaces, node ports, images in use, any object.
 
 For people and inventories: each fact runs `kubectl get ... -o json` on a control plane node and is empty on hosts that
-are none. Operations read the API server themselves (`operations/api_server.py`) and share the parsers here.
+are none. Operations read the API server themselves (`operations/api_server.py`): both sides take lists apart with
+`kube/query.py` and sum them up with the functions here.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from meshstrap.facts.system import PATH
+from meshstrap.kube import query
+from meshstrap.kube.errors import KubeError
 
 KUBECONFIG = "/etc/kubernetes/admin.conf"
+_KIND = re.compile(r"[A-Za-z][\w.,/-]*")
 
 Object = Mapping[str, Any]
 
@@ -130,12 +136,15 @@ class Images(FactBase[dict[str, dict[str, Any]]]):
         return images(items(output))
 
 
-class Objects(FactBase[list[dict[str, Any]]]):
-    """Returns objects of one kind as the API server gives them. Secrets are not read: facts are printed at -vvv.
+class Objects(FactBase[Any]):
+    """Returns objects of one kind as the API server gives them, or what an expression picks from them.
+
+    Secrets are not read: facts are printed at -vvv. Hosts without a cluster give an empty list, whatever is picked.
 
     + kind: such as `deployments` or `virtualservices.networking.istio.io`
     + namespace: only these; all namespaces when not given
-    + select: a label selector, such as `app=canary`
+    + select: a jmespath expression over the list of objects, such as `[].metadata.name`
+    + labels: a label selector, such as `app=canary`
 
     .. code:: python
 
@@ -143,23 +152,41 @@ class Objects(FactBase[list[dict[str, Any]]]):
     """
 
     default = list
+    _select: str | None = None
 
     @override
-    def command(self, kind: str, namespace: str | None = None, select: str | None = None) -> str:
+    def command(
+        self, kind: str, namespace: str | None = None, select: str | None = None, labels: str | None = None
+    ) -> str:
+        # No PyinfraError: for one of those `pyinfra ... fact` says nothing and exits with 0.
+        if not _KIND.fullmatch(kind):
+            raise ValueError(f"the fact Objects reads no {kind!r}: give a kind, such as `deployments`")
         if any(part.split(".")[0].split("/")[0].lower() in ("secret", "secrets") for part in kind.split(",")):
             raise ValueError("the fact Objects reads no Secrets: what a fact reads is printed at -vvv")
-        where = ["--namespace", namespace] if namespace else ["--all-namespaces"]
-        return get(kind, *where, *(["--selector", select] if select else []))
+        if select is not None:
+            # What is JSON too, such as `[0]`, pyinfra's command line has decoded already.
+            self._select = select if isinstance(select, str) else json.dumps(select)
+            try:
+                query.check(self._select)
+            except KubeError as error:
+                raise ValueError(f"the fact Objects, select: {error}") from None
+        where = ["--all-namespaces"] if namespace is None else ["--namespace", str(namespace)]
+        return get(kind, *where, *([] if labels is None else ["--selector", str(labels)]))
 
     @override
-    def process(self, output: list[str]) -> list[dict[str, Any]]:
-        return items(output)
+    def process(self, output: list[str]) -> Any:
+        found = items(output)
+        if self._select is None:
+            return found
+        try:
+            return query.select(found, self._select)
+        except KubeError as error:
+            raise FactProcessError(str(error)) from None
 
 
 def items(output: Iterable[str]) -> list[dict[str, Any]]:
     """Take the objects out of what `kubectl get -o json` printed: a List, or one object."""
-    document: dict[str, Any] = json.loads("\n".join(output))
-    return list(document["items"]) if document["kind"].endswith("List") else [document]
+    return query.items(json.loads("\n".join(output)))
 
 
 def nodes(found: Iterable[Object]) -> dict[str, dict[str, Any]]:

@@ -58,15 +58,43 @@ def list(
 def select(objects: Iterable[Mapping[str, Any]], expression: str) -> Any:
     """Return what a jmespath expression picks from a list of objects.
 
-    Raises KubeError where the expression is malformed.
+    Raises KubeError where the expression is malformed, or does not fit these objects.
     """
     # Imported only where somebody selects: most runs do not.
     import jmespath
 
+    check(expression)
     try:
         return jmespath.search(expression, builtins.list(objects))
     except jmespath.exceptions.JMESPathError as error:
-        raise KubeError(f"jmespath expression {expression!r}: {error}") from None
+        raise _unfit(expression, error) from None
+
+
+def check(expression: str) -> None:
+    """Raise KubeError where a jmespath expression is malformed or calls a function that there is none of."""
+    import jmespath
+    from jmespath.functions import Functions
+
+    try:
+        parsed = jmespath.compile(expression).parsed
+    except jmespath.exceptions.JMESPathError as error:
+        raise _unfit(expression, error) from None
+    # jmespath itself finds out only when an object comes to the function.
+    for name in _called(parsed):
+        if name not in Functions.FUNCTION_TABLE:
+            raise _unfit(expression, f"there is no function {name}()")
+
+
+def items(answer: Mapping[str, Any], **common: str) -> builtins.list[dict[str, Any]]:
+    """Take the objects out of what the API server or kubectl answered: a list, or one object. Pure.
+
+    Args:
+        answer: the decoded answer.
+        common: fields that the API server gives once for a list and not for each object of it: kind and apiVersion.
+    """
+    if not isinstance(answer.get("items"), builtins.list):
+        return [dict(answer)]
+    return [{**common, **item} for item in answer["items"]]
 
 
 def read(client: Client, resource: Resource, namespace: str | None, name: str) -> dict[str, Any] | None:
@@ -102,8 +130,7 @@ def pages(
                 raise
             query["continue"] = error.resume
             continue
-        for item in answer["items"]:
-            yield {"apiVersion": resource.api_version, "kind": resource.kind, **item}
+        yield from items(answer, apiVersion=resource.api_version, kind=resource.kind)
         position = answer["metadata"].get("continue")
         if not position:
             return
@@ -153,3 +180,16 @@ def read_many(client: Client, wanted: Iterable[tuple[Ref, Resource]]) -> dict[Re
     for group in groups(wanted):
         requests += [group] if len(group) >= TOGETHER else [[pair] for pair in group]
     return {ref: item for found in each(listed, requests) for ref, item in found.items()}
+
+
+def _called(node: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of the functions that a parsed jmespath expression calls."""
+    if node["type"] == "function_expression":
+        yield node["value"]
+    for child in node["children"]:
+        if isinstance(child, dict):  # A slice's are numbers.
+            yield from _called(child)
+
+
+def _unfit(expression: str, reason: object) -> KubeError:
+    return KubeError(f"jmespath expression {expression!r}: {reason}")

@@ -21,6 +21,7 @@ from pyinfra.context import host
 
 from meshstrap import transport
 from meshstrap.facts.istio import ISTIOCTL
+from meshstrap.facts.k8s import node_ports
 from meshstrap.kube import manifests as manifest_files
 from meshstrap.kube import query
 from meshstrap.kube.connect import Client
@@ -256,10 +257,9 @@ def _port(name: str, port: int, target: int, node_port: int) -> dict[str, Any]:
 
 def _holder(client: Client, node_port: int) -> str:
     """Name the Service, other than the ingress gateway's, that holds a node port; empty for none."""
-    for service in query.list(client, "v1", "Service"):
-        name = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
-        ports = [port.get("nodePort") for port in service["spec"].get("ports", [])]
-        if node_port in ports and name != f"{ingress.NAMESPACE}/{ingress.SERVICE}":
+    for name, ports in node_ports(query.list(client, "v1", "Service"), []).items():
+        held = {port["node_port"] for port in ports.values()}
+        if node_port in held and name != f"{ingress.NAMESPACE}/{ingress.SERVICE}":
             return name
     return ""
 

@@ -14,6 +14,7 @@ from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host
 from pyinfra.context import host
 
+from meshstrap import transport
 from meshstrap.operations.failure import failure
 
 P = ParamSpec("P")
@@ -44,8 +45,9 @@ def fact(of: Host, cls: type[FactBase[T]], **arguments: Any) -> T:
     if of not in of.state.failed_hosts:
         try:
             with nullcontext() if of.name == host.name else leader_turn:
+                transport.reconnect(of)
                 value = of.get_fact(cls, **arguments)
-        except (ConnectError, PyinfraError, EOFError) as error:
+        except (ConnectError, PyinfraError, EOFError, transport.TransportError) as error:
             problem = str(error) or "the ssh connection was lost"
         else:
             if of not in of.state.failed_hosts:

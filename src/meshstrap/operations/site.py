@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import getpass
 import os
 import socket
@@ -16,24 +17,39 @@ from pyinfra.api.command import PyinfraCommand, QuoteString, StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
+from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import host, state
+from typing_extensions import override
 
 from meshstrap import transport
 from meshstrap.operations.failure import executing, failure
 
 # flock(2) ends with the last process that has the file open, and that one ends with its ssh channel: no clock decides
 # whether a run is dead. What the file still says then is the dead run's name. /run is empty after a reboot.
+# A run whose connection was made again takes its lock again, unless the file tells that another run had it meanwhile.
 _HOLD = """
+[ -e /run/meshstrap.lock ] || new=yes
 exec 9>>/run/meshstrap.lock || exit 1
 command -v flock >/dev/null || { echo "the node has no flock (package util-linux)" >&2; exit 1; }
-flock -n 9 || { cat /run/meshstrap.lock; exit 75; }
-echo "left by: $(cat /run/meshstrap.lock)"
+if ! flock -n 9; then
+    # Where the node does not know yet that this run's connection is lost, this run's own shell holds it.
+    case $1:$(cat /run/meshstrap.lock) in
+        "again:$0, held on this node by pid "*) kill "$(sed 's/.* //' /run/meshstrap.lock)" && flock -w 5 9 ;;
+        *) false ;;
+    esac || { cat /run/meshstrap.lock; exit 75; }
+fi
+left=$(cat /run/meshstrap.lock)
+if [ "$1" = again ]; then
+    case $left$new in "$0, held on this node by pid "*|yes) left= ;; *) echo "$left"; exit 76 ;; esac
+fi
+echo "left by: $left"
 echo "$0, held on this node by pid $$" >/run/meshstrap.lock
 read -r end
 [ "$end" = released ] && : >/run/meshstrap.lock
 exit 0
 """
 _HELD_BY_ANOTHER = 75
+_HELD_MEANWHILE = 76
 _LEFT_BY = "left by:"
 _ANSWER_SECONDS = 20
 
@@ -52,6 +68,9 @@ def lock() -> Generator[PyinfraCommand, None, None]:
     names, by whichever host comes first: of two runs at the same time one gets all of them, and the other stops on
     every host and says who holds the site since when. The lock of a dead run is taken over, which is said aloud. A host
     that cannot be locked for a reason of its own (no sudo, gone) fails alone.
+
+    A lock is lost with the ssh connection that it was taken over. On a connection made again it is taken again before
+    anything else is done there; where another run had it meanwhile, the host fails and says so.
 
     **Example:**
 
@@ -72,20 +91,43 @@ def lock() -> Generator[PyinfraCommand, None, None]:
         host.noop("no other run is under way")
 
 
-def _take_all(active: list[Host]) -> None:
-    holder = (
+@functools.cache
+def _holder() -> str:
+    return (
         f"{getpass.getuser()}@{socket.gethostname()} (pid {os.getpid()}),"
         f" started {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     )
+
+
+class _Retaking(BaseStateCallback):
+    @override
+    @staticmethod
+    def host_connect(state: State, host: Host) -> None:
+        """Take the lock again that was lost with the connection before this one.
+
+        Raises:
+            TransportError: the connection shall not be used: the lock cannot be taken, or another run had it.
+
+        """
+        if host.name in _held and (refusal := _take(host, again=True)):
+            raise transport.TransportError(refusal)
+
+
+def _take_all(active: list[Host]) -> None:
     leaders = state.inventory.groups.get("leader", [])
     if not leaders:
         _refusals.append("The inventory has no group `leader`; add `leader = control_plane[:1]` to inventory.py.")
         return
     atexit.register(_release_all)
+    state.add_callback_handler(_Retaking())  # type: ignore[no-untyped-call]
     reachable = {*active, *leaders} - state.failed_hosts
     for each in sorted(reachable, key=lambda each: each.name):
         try:
-            refusal = _take(each, holder)
+            each.connect(reason="to take its lock", show_errors=False, raise_exceptions=True)
+            refusal = _take(each)
+        except ConnectError as error:
+            _troubles[each.name] = f"{each.name}: {error}"
+            continue
         except transport.TransportError as error:
             _troubles[each.name] = str(error)
             continue
@@ -95,19 +137,16 @@ def _take_all(active: list[Host]) -> None:
             return
 
 
-def _take(each: Host, holder: str) -> str | None:
-    """Take one host's lock; return who holds it where another run does.
+def _take(each: Host, *, again: bool = False) -> str | None:
+    """Take one host's lock, or take it again; return who holds it where another run does, or did meanwhile.
 
     Raises:
         TransportError: it cannot be taken for another reason.
 
     """
-    try:
-        each.connect(reason="to take its lock", show_errors=False, raise_exceptions=True)
-    except ConnectError as error:
-        raise transport.TransportError(f"{each.name}: {error}") from error
     transport.authorise(each)
-    remote = transport.hold(each, StringCommand("sh", "-c", QuoteString(_HOLD), QuoteString(holder)))
+    how = ["again"] if again else []
+    remote = transport.hold(each, StringCommand("sh", "-c", QuoteString(_HOLD), QuoteString(_holder()), *how))
     try:
         with gevent.Timeout(_ANSWER_SECONDS):
             answer = remote.read_line()
@@ -124,6 +163,11 @@ def _take(each: Host, holder: str) -> str | None:
         return (
             f"{each.name}: another run is under way: {answer}.\n"
             "Wait for its end and run this again; if that operator's machine is gone, end the named pid on the node."
+        )
+    if result.exit_code == _HELD_MEANWHILE:
+        return (
+            f"{each.name}: another run was at work while the ssh connection was lost: {answer or 'it is through'}.\n"
+            "Run this again: it looks at everything anew."
         )
     raise transport.TransportError(
         f"{each.name}: cannot take the lock in /run: {(answer + ' ' + result.stderr).strip()}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
+from pyinfra.api.exceptions import FactProcessError
 
 from meshstrap.facts import k8s
 
@@ -137,8 +139,14 @@ def test_no_fact_reads_secrets(kind: str) -> None:
         k8s.Objects().command(kind)
 
 
+@pytest.mark.parametrize("kind", ["--raw=/api/v1/secrets", "-f=/tmp/x", "", "pods secrets", " secrets"])
+def test_a_kind_is_no_option_and_no_second_word(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"reads no {kind!r}"):
+        k8s.Objects().command(kind)
+
+
 def test_objects_are_asked_for_by_kind_namespace_and_label() -> None:
-    command = k8s.Objects().command("deployments", namespace="canary", select="app=canary; reboot")
+    command = k8s.Objects().command("deployments", namespace="canary", labels="app=canary; reboot")
     assert "; if test -e /etc/kubernetes/admin.conf; then kubectl " in command
     assert "--namespace canary --selector 'app=canary; reboot' -o json" in command
 
@@ -146,3 +154,41 @@ def test_objects_are_asked_for_by_kind_namespace_and_label() -> None:
 def test_objects_are_a_list_also_when_kubectl_prints_one() -> None:
     one = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "canary"}}
     assert k8s.Objects().process([json.dumps(one)]) == [one]
+
+
+@pytest.mark.parametrize(
+    ("select", "picked"),
+    [
+        ("[].metadata.name", ["a", "b"]),
+        ("[?status.phase=='Active'].metadata.name | [0]", "a"),
+        ("length(@)", 2),
+        ("[?metadata.name=='nobody']", []),
+        (
+            "[].{name: metadata.name, phase: status.phase}",
+            [{"name": "a", "phase": "Active"}, {"name": "b", "phase": None}],
+        ),
+        # As pyinfra's command line gives `select='[1].metadata'` and `select='[1]'`.
+        ("[1].metadata", {"name": "b"}),
+        ([1], {"metadata": {"name": "b"}}),
+    ],
+)
+def test_select_gives_what_the_expression_picks(select: str, picked: Any) -> None:
+    fact = k8s.Objects()
+    command = fact.command("namespaces", select=select)
+    assert "metadata" not in command and "selector" not in command
+    found = [{"metadata": {"name": "a"}, "status": {"phase": "Active"}}, {"metadata": {"name": "b"}}]
+    assert fact.process(printed("List", found)) == picked
+
+
+@pytest.mark.parametrize("select", ["[?", "", "[].nobody(@)", "a b", "sort_by(@, &nobody(x))[0:1]"])
+def test_a_malformed_expression_is_refused_before_anything_is_run(select: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"select: jmespath expression {select!r}: ")):
+        k8s.Objects().command("pods", select=select)
+
+
+def test_an_expression_that_does_not_fit_the_objects_fails_the_host_and_not_the_run() -> None:
+    fact = k8s.Objects()
+    fact.command("pods", select="[].abs(kind)")
+    # pyinfra ends the whole run for any other error in here.
+    with pytest.raises(FactProcessError, match=re.escape("'[].abs(kind)'")):
+        fact.process(printed("List", [{"kind": "Pod"}]))
