@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from typing_extensions import override
 
+from meshstrap.bundle import add as adding
+from meshstrap.bundle.directory import Bundle
+from meshstrap.bundle.errors import BundleError
 from meshstrap.lab import access, nodes
 from meshstrap.lab import build as builder
 from meshstrap.lab.directory import Lab, LabError, locate
@@ -34,7 +38,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except LabError as error:
+        except (LabError, BundleError) as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -42,6 +46,49 @@ class _Commands(click.Group):
 @click.version_option(package_name="meshstrap")
 def main() -> None:
     """Bare machines without internet to a verified Kubernetes + Istio site."""
+
+
+@main.group()
+def bundle() -> None:
+    """Keep the images and programs that go onto the nodes."""
+
+
+_in_bundle = click.option(
+    "--bundle",
+    "directory",
+    envvar="MESHSTRAP_BUNDLE",
+    default="images",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Directory of the bundle; also from MESHSTRAP_BUNDLE.",
+)
+
+
+def _fail(problems: Sequence[str]) -> None:
+    for problem in problems:
+        click.echo(f"Error: {problem}", err=True)
+    if problems:
+        sys.exit(1)
+
+
+@bundle.command()
+@click.argument("paths", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path(exists=True, path_type=Path))
+@click.option("--as", "name", default="", metavar="REF", help="Call the one image of the one file this.")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Take this platform only; repeatable.")
+@click.option("--version", default="", help="Version of a program that does not tell its own.")
+@click.option("--replace", is_flag=True, help="Replace what has other content under the same name.")
+@_in_bundle
+def add(
+    paths: tuple[Path, ...], name: str, platforms: tuple[str, ...], version: str, replace: bool, directory: Path
+) -> None:
+    """Add images and programs from files: what people have on their disks.
+
+    Archives by docker save, nerdctl save, ctr images export and skopeo, OCI layouts, other bundles; release archives
+    of Istio, containerd, runc and the CNI plugins, and programs by themselves. Plain, gzip or zstd. What is there
+    already stays as it is.
+    """
+    wishes = adding.Wishes(name, platforms, version, replace)
+    _fail(adding.add(Bundle(directory), paths, wishes, click.echo))
 
 
 @main.group()

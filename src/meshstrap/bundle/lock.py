@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from meshstrap.bundle.reference import ReferenceError, normalize
+from meshstrap.bundle.document import Node
+from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.reference import ReferenceError, is_digest, normalize
 
 VERSION = 1
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
-class LockError(Exception):
+class LockError(BundleError):
     """The lock cannot be used; the message names the file and the key."""
 
 
@@ -49,6 +49,7 @@ class Image:
         layers: Bottom layer first.
         size: Bytes of manifest, config and layers together.
         source: What it was built from or read from, for people.
+        archive: sha256 of the archive that it was read from, in hex; empty where it came from none.
     """
 
     reference: str
@@ -58,6 +59,7 @@ class Image:
     layers: tuple[Layer, ...]
     size: int
     source: str
+    archive: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Program:
         sha256: Hex digest of the file, and of its blob in the store.
         size: Bytes.
         source: What it was built from or read from, for people.
+        archive: sha256 of the archive that it was read from, in hex; empty where it came from none.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Program:
     sha256: str
     size: int
     source: str
+    archive: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def read(path: Path) -> Lock:
         data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise LockError(f"{path}: not YAML: {error}") from error
-    root = _Node(path, "", data)
+    root = Node(str(path), "", data, LockError)
     version = root.integer("version")
     if version != VERSION:
         raise LockError(f"{path}: version: is {version}, and this meshstrap reads version {VERSION}")
@@ -142,7 +146,7 @@ def read(path: Path) -> Lock:
     programs = tuple(_program(node) for node in root.items("programs"))
     _refuse_doubles(path, "images", [f"{i.reference} ({i.platform})" for i in images])
     _refuse_doubles(path, "programs", [f"{p.name} ({p.platform})" for p in programs])
-    return _sorted(Lock(images, programs))
+    return ordered(Lock(images, programs))
 
 
 def write(lock: Lock, path: Path) -> None:
@@ -152,11 +156,11 @@ def write(lock: Lock, path: Path) -> None:
         lock: What to write.
         path: The file; its directory is made where it is missing.
     """
-    ordered = _sorted(lock)
+    lock = ordered(lock)
     data = {
         "version": VERSION,
-        "images": [{**asdict(i), "layers": [asdict(layer) for layer in i.layers]} for i in ordered.images],
-        "programs": [asdict(p) for p in ordered.programs],
+        "images": [_written(image) for image in lock.images],
+        "programs": [_written(program) for program in lock.programs],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
@@ -167,45 +171,57 @@ def write(lock: Lock, path: Path) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def _sorted(lock: Lock) -> Lock:
+def _written(entry: Image | Program) -> dict[str, Any]:
+    fields = asdict(entry)
+    if isinstance(entry, Image):
+        fields["layers"] = list(fields["layers"])  # a tuple is no YAML
+    if not entry.archive:
+        del fields["archive"]
+    return fields
+
+
+def ordered(lock: Lock) -> Lock:
+    """Put a lock into the order in which it is written."""
     return Lock(
         tuple(sorted(lock.images, key=lambda i: (i.reference, i.platform))),
         tuple(sorted(lock.programs, key=lambda p: (p.name, p.platform))),
     )
 
 
-def _image(node: _Node) -> Image:
+def _image(node: Node) -> Image:
     return Image(
         reference=node.checked("reference", _is_full_reference, "a full image reference"),
         platform=node.text("platform"),
-        manifest=node.checked("manifest", _is_digest, "sha256:<64 hex digits>"),
-        config=node.checked("config", _is_digest, "sha256:<64 hex digits>"),
+        manifest=node.checked("manifest", is_digest, "sha256:<64 hex digits>"),
+        config=node.checked("config", is_digest, "sha256:<64 hex digits>"),
         layers=tuple(
             Layer(
-                digest=layer.checked("digest", _is_digest, "sha256:<64 hex digits>"),
-                diff_id=layer.checked("diff_id", _is_digest, "sha256:<64 hex digits>"),
+                digest=layer.checked("digest", is_digest, "sha256:<64 hex digits>"),
+                diff_id=layer.checked("diff_id", is_digest, "sha256:<64 hex digits>"),
                 size=layer.integer("size"),
             )
             for layer in node.items("layers")
         ),
         size=node.integer("size"),
         source=node.text("source"),
+        archive=node.checked("archive", _is_hex, "64 hex digits") if node.has("archive") else "",
     )
 
 
-def _program(node: _Node) -> Program:
+def _program(node: Node) -> Program:
     return Program(
         name=node.text("name"),
         version=node.text("version"),
         platform=node.text("platform"),
-        sha256=node.checked("sha256", lambda value: bool(_HEX.fullmatch(value)), "64 hex digits"),
+        sha256=node.checked("sha256", _is_hex, "64 hex digits"),
         size=node.integer("size"),
         source=node.text("source"),
+        archive=node.checked("archive", _is_hex, "64 hex digits") if node.has("archive") else "",
     )
 
 
-def _is_digest(value: str) -> bool:
-    return bool(_DIGEST.fullmatch(value))
+def _is_hex(value: str) -> bool:
+    return bool(_HEX.fullmatch(value))
 
 
 def _is_full_reference(value: str) -> bool:
@@ -219,46 +235,3 @@ def _refuse_doubles(path: Path, key: str, names: list[str]) -> None:
     for name in sorted(names):
         if names.count(name) > 1:
             raise LockError(f"{path}: {key}: {name} stands there more than once")
-
-
-@dataclass(frozen=True)
-class _Node:
-    """A value in the file with its place, so that every complaint can name it."""
-
-    path: Path
-    key: str
-    value: Any
-
-    def _get(self, key: str) -> Any:
-        if not isinstance(self.value, Mapping):
-            raise LockError(f"{self.path}: {self.key or 'the file'}: expected keys and values")
-        if key not in self.value:
-            raise LockError(f"{self.path}: {self._name(key)}: is missing")
-        return self.value[key]
-
-    def _name(self, key: str) -> str:
-        return f"{self.key}.{key}" if self.key else key
-
-    def text(self, key: str) -> str:
-        value = self._get(key)
-        if not isinstance(value, str) or not value:
-            raise LockError(f"{self.path}: {self._name(key)}: expected text, found {value!r}")
-        return value
-
-    def integer(self, key: str) -> int:
-        value = self._get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise LockError(f"{self.path}: {self._name(key)}: expected a whole number, found {value!r}")
-        return value
-
-    def checked(self, key: str, is_right: Callable[[str], bool], expected: str) -> str:
-        value = self.text(key)
-        if not is_right(value):
-            raise LockError(f"{self.path}: {self._name(key)}: expected {expected}, found {value!r}")
-        return value
-
-    def items(self, key: str) -> list[_Node]:
-        value = self._get(key)
-        if not isinstance(value, list):
-            raise LockError(f"{self.path}: {self._name(key)}: expected a list, found {value!r}")
-        return [_Node(self.path, f"{self._name(key)}[{index}]", item) for index, item in enumerate(value)]

@@ -50,6 +50,11 @@ class Reference:
         return f"{self.repository}{tag}{digest}"
 
 
+def is_digest(value: str) -> bool:
+    """Tell whether a text is `sha256:<64 hex digits>`."""
+    return bool(_DIGEST.fullmatch(value))
+
+
 def parse(reference: str) -> Reference:
     """Take a reference apart, filling in what runtimes fill in: docker.io, library/ and :latest.
 

@@ -7,10 +7,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from meshstrap.bundle.compression import Hashed
+from meshstrap.bundle.document import parse_json
+from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.lock import Image, Layer, Lock
 from meshstrap.bundle.reference import normalize, parse
 
@@ -20,9 +24,76 @@ CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
+_ADDING = ".adding-"
 
-class StoreError(Exception):
-    """A blob is missing or altered; the message names its file."""
+
+class StoreError(BundleError):
+    """A blob is missing or altered, or cannot be written; the message names its file."""
+
+
+class Incoming:
+    """A blob that is being written; it is in the store once it is whole, and only if it is kept.
+
+    Args:
+        path: Where it grows.
+        file: The same, open.
+        store: Where it goes.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes], store: Store) -> None:
+        self.path = path
+        self._file = file
+        self._store = store
+        self._written = Hashed(copy=file.write)
+
+    @property
+    def digest(self) -> str:
+        """The digest of what was written so far, `sha256:<hex>`."""
+        return f"sha256:{self._written.sha256}"
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._written.size
+
+    def write(self, data: bytes, /) -> None:
+        """Append bytes.
+
+        Raises:
+            StoreError: They cannot be written: the disk is full.
+        """
+        with self._writing():
+            self._written.write(data)
+
+    def flush(self) -> None:
+        """Have all that was written in the file `path`."""
+        with self._writing():
+            self._file.flush()
+
+    def keep(self) -> str:
+        """Put it into its place, whole and on the disk; what is there already is left as it is.
+
+        Returns:
+            Its digest.
+        """
+        with self._writing():
+            self._file.flush()
+            if self._store.has(self.digest, self.size):
+                return self.digest
+            # A disk that is pulled, or loses its power, shall not have the name without the content.
+            os.fsync(self._file.fileno())
+            os.chmod(self.path, 0o644)
+            os.replace(self.path, self._store.blob(self.digest))
+        return self.digest
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"{self._store.directory}: cannot be written: {error.strerror or error}; what is there already stays"
+            ) from error
 
 
 class Store:
@@ -59,24 +130,53 @@ class Store:
         else:
             digest = digest_of(source)
             size = source.stat().st_size
-        path = self.blob(digest)
-        # The size is enough here: a blob is renamed into its place only when it is whole.
-        if path.exists() and path.stat().st_size == size:
+        if self.has(digest, size):
             return digest
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._blobs, prefix=".adding-")
+        with self.incoming() as incoming:
+            if isinstance(source, bytes):
+                incoming.write(source)
+            else:
+                with source.open("rb") as read:
+                    shutil.copyfileobj(read, incoming, 1 << 20)
+            return incoming.keep()
+
+    def has(self, digest: str, size: int) -> bool:
+        """Tell whether a blob is there: the size is enough, for it gets its name only when it is whole."""
         try:
-            with os.fdopen(handle, "wb") as out:
-                if isinstance(source, bytes):
-                    out.write(source)
-                else:
-                    with source.open("rb") as read:
-                        shutil.copyfileobj(read, out, 1 << 20)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
+            return self.blob(digest).stat().st_size == size
+        except OSError:
+            return False
+
+    @contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """Take a blob piece by piece; what is not kept is gone.
+
+        Yields:
+            What it is written to.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        try:
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._blobs, prefix=_ADDING)
+        except OSError as error:
+            raise StoreError(f"{self.directory}: cannot be written: {error.strerror or error}") from error
+        file = os.fdopen(handle, "wb")
+        try:
+            yield Incoming(Path(name), file, self)
         finally:
+            # What a full disk has refused once it refuses again.
+            with suppress(OSError):
+                file.close()
             Path(name).unlink(missing_ok=True)
-        return digest
+
+    def sweep(self) -> int:
+        """Remove what an interrupted run left half written; returns how many files that were."""
+        left = list(self._blobs.glob(f"{_ADDING}*"))
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
 
     def add_image(
         self,
@@ -101,17 +201,33 @@ class Store:
         Returns:
             The image as the lock describes it.
         """
-        system, architecture = platform.split("/")
         config = _json(
             {
                 "created": created,
-                "architecture": architecture,
-                "os": system,
+                **_platform(platform),
                 "config": dict(settings),
                 "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
                 "history": [{"created": created, "created_by": "meshstrap"} for _ in layers],
             }
         )
+        return self.pack_image(reference, platform, config, layers, source)
+
+    def pack_image(
+        self, reference: str, platform: str, config: bytes, layers: Sequence[Layer], source: str, archive: str = ""
+    ) -> Image:
+        """Make an image of a config and of layers that the store holds: write the manifest that names them.
+
+        Args:
+            reference: The image's name, short or full.
+            platform: `os/architecture`.
+            config: The config's bytes, kept as they are: their digest is the image's identity for Docker.
+            layers: Bottom layer first.
+            source: What it was built or read from, for people.
+            archive: sha256 of the archive that it was read from, in hex.
+
+        Returns:
+            The image as the lock describes it.
+        """
         config_digest = self.add(config)
         manifest = _json(
             {
@@ -129,6 +245,7 @@ class Store:
             layers=tuple(layers),
             size=len(manifest) + len(config) + sum(layer.size for layer in layers),
             source=source,
+            archive=archive,
         )
 
     def write_index(self, images: Sequence[Image]) -> None:
@@ -140,6 +257,8 @@ class Store:
         self.directory.mkdir(parents=True, exist_ok=True)
         for name, content in (("oci-layout", LAYOUT), ("index.json", index_json(self, images))):
             path = self.directory / name
+            if path.is_file() and path.read_bytes() == content:
+                continue
             fresh = self.directory / f".{name}.{os.getpid()}"
             fresh.write_bytes(content)
             fresh.replace(path)
@@ -239,17 +358,18 @@ def index_json(store: Store, images: Sequence[Image]) -> bytes:
     """
     entries = []
     for image in images:
-        system, architecture = image.platform.split("/")
         try:
-            size = store.blob(image.manifest).stat().st_size
+            manifest = store.blob(image.manifest).read_bytes()
         except FileNotFoundError:
             raise StoreError(f"{store.blob(image.manifest)}: missing (needed by {image.reference})") from None
+        # A registry's own manifest may be of Docker's type.
+        written = parse_json(manifest, str(store.blob(image.manifest)))
         entries.append(
             {
-                "mediaType": MANIFEST_TYPE,
+                "mediaType": written.optional("mediaType") or MANIFEST_TYPE,
                 "digest": image.manifest,
-                "size": size,
-                "platform": {"architecture": architecture, "os": system},
+                "size": len(manifest),
+                "platform": _platform(image.platform),
                 "annotations": {
                     "io.containerd.image.name": image.reference,
                     "org.opencontainers.image.ref.name": parse(image.reference).tag,
@@ -257,6 +377,10 @@ def index_json(store: Store, images: Sequence[Image]) -> bytes:
             }
         )
     return _json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": entries})
+
+
+def _platform(platform: str) -> dict[str, str]:
+    return dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
 
 
 def _json(value: Any) -> bytes:

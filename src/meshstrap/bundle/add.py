@@ -1,0 +1,297 @@
+"""Put archives of images, and programs, into a bundle: read, verified and converted once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from meshstrap.bundle import images, intake, receive
+from meshstrap.bundle.compression import ZSTD, kind_of
+from meshstrap.bundle.contents import Archive, Contents, Directory
+from meshstrap.bundle.directory import Bundle
+from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.images import Found, FoundImage
+from meshstrap.bundle.lock import Image, Lock, Program, ordered
+from meshstrap.bundle.programs import ELF_MAGIC
+from meshstrap.bundle.reference import ReferenceError, normalize
+from meshstrap.bundle.store import Store
+
+# Where a directory that is one thing has its table of contents; any other stands for the files in it.
+_WHOLE = ("index.json", "bundle.lock.yaml", "manifest.json")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a person wants files to be added.
+
+    Args:
+        name: What the one image of the one file is called, instead of the names that it has; empty for those.
+        platforms: Which platforms are taken; empty for all that are there.
+        version: The version of a program that does not tell its own; empty for none.
+        replace: Whether other content under a name that the bundle has is replaced.
+    """
+
+    name: str = ""
+    platforms: tuple[str, ...] = ()
+    version: str = ""
+    replace: bool = False
+
+
+class NothingError(BundleError):
+    """A file is nothing that a bundle holds."""
+
+
+def add(bundle: Bundle, paths: Sequence[Path], wishes: Wishes, echo: Callable[[str], None]) -> list[str]:
+    """Put files and directories into a bundle, each wholly or not at all.
+
+    Args:
+        bundle: Where they go; it is made where it is not there.
+        paths: Archives, programs, OCI layouts, bundles; any other directory stands for the files in it.
+        wishes: How.
+        echo: Prints a line for people.
+
+    Returns:
+        What could not be added, a line each; all else is in the bundle.
+
+    Raises:
+        BundleError: The wishes contradict each other, or the bundle itself cannot be changed.
+    """
+    if wishes.name:
+        if len(paths) != 1:
+            raise BundleError("--as names the image of one file: add the others by themselves")
+        try:
+            wishes = replace(wishes, name=normalize(wishes.name))
+        except ReferenceError as error:
+            raise BundleError(f"--as: {error}") from None
+    failures = []
+    with bundle.change() as lock:
+        for path, named in _files(paths):
+            intent = _Intent(bundle.store, lock, wishes, echo)
+            try:
+                intent.read(path)
+            except NothingError as error:
+                if named:
+                    failures.append(str(error))
+                else:
+                    echo(f"{error}: left out")
+                continue
+            except BundleError as error:
+                failures.append(str(error))
+                continue
+            lock = intent.lock
+            bundle.save(lock)
+            if intent.replaced:
+                bundle.store.prune(lock)
+    return failures
+
+
+def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
+    """Give what is to be read, and whether a person named it: what merely lies beside other files may be anything."""
+    for path in paths:
+        if not path.is_dir() or any((path / name).is_file() for name in _WHOLE):
+            yield path, True
+        else:
+            yield from ((file, False) for file in sorted(path.rglob("*")) if file.is_file())
+
+
+class _Intent:
+    """What becomes of the lock by one file or directory; it takes effect when all of it is in the store."""
+
+    def __init__(self, store: Store, lock: Lock, wishes: Wishes, echo: Callable[[str], None]) -> None:
+        self._store = store
+        self._before = lock
+        self._wishes = wishes
+        self._echo = echo
+        self._images = {(image.reference, image.platform): image for image in lock.images}
+        self._programs = {(program.name, program.platform): program for program in lock.programs}
+        self.replaced = False
+
+    @property
+    def lock(self) -> Lock:
+        """The lock as it is to be."""
+        return ordered(Lock(tuple(self._images.values()), tuple(self._programs.values())))
+
+    def read(self, path: Path) -> None:
+        """Read a file or directory.
+
+        Raises:
+            NothingError: It is nothing that a bundle holds.
+            BundleError: It is damaged, lies about itself, or contradicts the bundle.
+        """
+        if path.is_dir():
+            self._read_directory(path)
+        else:
+            self._read_file(path)
+
+    def _read_directory(self, path: Path) -> None:
+        if (path / "bundle.lock.yaml").is_file():
+            self._read_bundle(Bundle(path))
+            return
+        contents = Directory(path)
+        found = images.find(contents)
+        if found is None:
+            raise NothingError(f"{path}: is no OCI layout, no bundle and no directory of archives")
+        self._put_images(contents, found, f"{found.format} {path.resolve().name}")
+
+    def _read_file(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                head = file.read(len(ELF_MAGIC))
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+        if not head:
+            raise BundleError(f"{path}: is empty")
+        if head == ELF_MAGIC:
+            self._put_programs(Directory(path.parent), [path.name], f"file {path.name}", path)
+            return
+        contents = Archive(path)
+        found = images.find(contents)
+        if found is not None:
+            self._put_images(contents, found, f"{found.format} {path.name}")
+            return
+        names = [name for name, member in contents.members.items() if member.head.startswith(ELF_MAGIC)]
+        self._put_programs(contents, names, f"release archive {path.name}", path)
+
+    def _read_bundle(self, other: Bundle) -> None:
+        """Take another bundle over: it keeps what its lock says of where everything came from."""
+        theirs = other.read()
+        contents = Directory(other.store.directory)
+        if theirs.images:
+            found = images.find(contents)
+            if found is None:
+                raise BundleError(f"{contents.path}: has no index.json, though {other.lock_file} names images")
+            self._put_images(contents, found, f"bundle {other.directory.resolve().name}", theirs)
+        for program in theirs.programs:
+            if self._is_wanted(program, other.directory):
+                member = images.blob(f"sha256:{program.sha256}")
+                if contents.find(member) is None:
+                    raise BundleError(f"{contents.place(member)}: is not there, which is {program.name}")
+                for _, file in contents.read([member]):
+                    receive.blob(self._store, file, f"sha256:{program.sha256}", contents.place(member))
+                self._put(program)
+
+    def _put_images(self, contents: Contents, found: Found, source: str, theirs: Lock | None = None) -> None:
+        for line in found.left_out:
+            self._echo(f"{contents.path}: left out: {line}")
+        wanted = [
+            replace(image, names=names)
+            for image in self._chosen(contents.path, found.images)
+            if (names := tuple(name for name in image.names if self._lacks(contents.path, name, image)))
+        ]
+        for image, entries in zip(
+            wanted, intake.take_images(self._store, self._before, contents, wanted, source), strict=True
+        ):
+            for entry in entries:
+                self._put_image(contents.path, entry, theirs)
+            if any(kind_of(m.head) == ZSTD for each in image.layers if (m := contents.find(each.member))):
+                self._echo(
+                    "  its zstd layers are gzip now, for Docker takes no zstd: its manifest is this bundle's own"
+                )
+
+    def _chosen(self, path: Path, found: Sequence[FoundImage]) -> list[FoundImage]:
+        """Choose the images that are wanted, under the names that they are to have."""
+        platforms = self._wishes.platforms
+        chosen = [image for image in found if not platforms or image.platform in platforms]
+        if not chosen:
+            there = ", ".join(dict.fromkeys(image.platform for image in found))
+            only = f"has {there} only, not {' or '.join(platforms)}" if found else "holds no image"
+            raise BundleError(f"{path}: {only}")
+        if self._wishes.name:
+            if len({image.platform for image in chosen}) != len(chosen):
+                names = ", ".join(dict.fromkeys(name for image in chosen for name in image.names)) or "none with a name"
+                raise BundleError(f"{path}: holds {len(chosen)} images ({names}), and --as names one")
+            return [replace(image, names=(self._wishes.name,)) for image in chosen]
+        if unnamed := sum(not image.names for image in chosen):
+            raise BundleError(
+                f"{path}: {unnamed} of its {len(chosen)} images has no name: add it with --as NAME:TAG"
+                + (", each from a file of its own" if len(chosen) > 1 else "")
+            )
+        return chosen
+
+    def _lacks(self, path: Path, name: str, image: FoundImage) -> bool:
+        """Tell whether the bundle lacks an image.
+
+        Raises:
+            BundleError: It has another under that name, which is not to be replaced.
+        """
+        mine = self._images.get((name, image.platform))
+        if mine is None:
+            return True
+        if mine.config != image.config_digest:
+            if not self._wishes.replace:
+                raise BundleError(
+                    f"{path}: {name} ({image.platform}) is in the bundle with other content: config {mine.config}"
+                    f" ({mine.source}), and here it is {image.config_digest}; give --replace to put this in its place"
+                )
+            return True
+        if any(self._store.problem(digest, size, read=False) for digest, size in blobs(mine)):
+            return True
+        self._echo(f"there already  {_said(mine)}")
+        return False
+
+    def _put_image(self, path: Path, image: Image, theirs: Lock | None) -> None:
+        key = (image.reference, image.platform)
+        mine = self._images.get(key)
+        if mine and mine.config == image.config and mine.manifest != image.manifest and not self._wishes.replace:
+            raise BundleError(
+                f"{path}: {image.reference} ({image.platform}) is locked with manifest {mine.manifest}, whose blobs the"
+                f" store lacks; the same image is packed otherwise here ({image.manifest}): give --replace to lock that"
+            )
+        known = theirs.image(*key) if theirs else None
+        if known and replace(known, source=image.source, archive=image.archive) == image:
+            image = known
+        if mine and replace(mine, source=image.source, archive=image.archive) == image:
+            image = mine
+        self.replaced |= mine not in (None, image)
+        self._images[key] = image
+        self._echo(f"{'replaced' if mine not in (None, image) else 'added'}  {_said(image)}")
+
+    def _put_programs(self, contents: Contents, names: Sequence[str], source: str, path: Path) -> None:
+        found = list(intake.take_programs(self._store, contents, names, source, self._wishes.version))
+        if not found:
+            raise NothingError(f"{path}: holds neither images nor programs that go onto nodes")
+        chosen = [each for each in found if not self._wishes.platforms or each.platform in self._wishes.platforms]
+        if not chosen:
+            there = ", ".join(sorted({each.platform for each in found}))
+            raise BundleError(f"{path}: has {there} only, not {' or '.join(self._wishes.platforms)}")
+        for program in chosen:
+            if self._is_wanted(program, path):
+                self._put(program)
+
+    def _is_wanted(self, program: Program, path: Path) -> bool:
+        mine = self._programs.get((program.name, program.platform))
+        if mine is None:
+            return True
+        if mine.sha256 == program.sha256:
+            if self._store.has(mine.sha256, mine.size):
+                self._echo(f"there already  {_said(mine)}")
+                return False
+            return True
+        if not self._wishes.replace:
+            raise BundleError(
+                f"{path}: {program.name} ({program.platform}) is in the bundle with other content: {mine.version},"
+                f" sha256 {mine.sha256}, and here it is {program.version}, {program.sha256}; give --replace to put this"
+                " in its place"
+            )
+        return True
+
+    def _put(self, program: Program) -> None:
+        mine = self._programs.get((program.name, program.platform))
+        changed = mine is not None and mine.sha256 != program.sha256
+        self.replaced |= changed
+        if mine is None or changed:
+            self._programs[program.name, program.platform] = program
+        self._echo(f"{'replaced' if changed else 'added'}  {_said(program)}")
+
+
+def blobs(image: Image) -> list[tuple[str, int | None]]:
+    """List an image's blobs with their sizes; None where the lock gives none."""
+    layers = [(layer.digest, layer.size) for layer in image.layers]
+    return [(image.manifest, None), (image.config, None), *layers]
+
+
+def _said(entry: Image | Program) -> str:
+    if isinstance(entry, Image):
+        return f"{entry.reference} ({entry.platform}, {entry.size / 1e6:.1f} MB) config {entry.config[:19]}"
+    return f"{entry.name} {entry.version} ({entry.platform}, {entry.size / 1e6:.1f} MB) sha256 {entry.sha256[:12]}"

@@ -1,0 +1,156 @@
+"""gzip and zstd, known by their first bytes: read whatever comes, write gzip that is the same for the same content."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from typing_extensions import override
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+GZIP, ZSTD, PLAIN = "gzip", "zstd", ""
+# What a damaged stream makes the decompressors raise.
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstd.ZstdError)
+CHUNK = 1 << 20
+
+_GZIP_MAGIC = b"\x1f\x8b\x08"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_GZIP_LEVEL = 5  # level 9 saves 1 % of a Go binary and takes three times as long
+_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # no name, no time, unknown system
+# What `zstd` itself takes without being told: a stream may not ask for more memory than this power of two.
+_ZSTD_WINDOW = 27
+
+
+class Writable(Protocol):
+    """Whatever bytes can be written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take bytes."""
+
+
+class Readable(Protocol):
+    """Whatever bytes can be read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Give that many bytes, fewer only at the end."""
+
+
+def buffered(file: Readable) -> io.BufferedReader:
+    """Put a buffer before a stream, so that its first bytes can be looked at."""
+    return io.BufferedReader(_Raw(file), CHUNK)
+
+
+def kind(file: io.BufferedReader) -> str:
+    """Say how a stream is compressed, and leave it where it stands: GZIP, ZSTD or PLAIN."""
+    return kind_of(file.peek(4)[:4])
+
+
+def kind_of(head: bytes) -> str:
+    """Say how content is compressed that begins with these bytes: GZIP, ZSTD or PLAIN."""
+    if head.startswith(_GZIP_MAGIC):
+        return GZIP
+    return ZSTD if head.startswith(_ZSTD_MAGIC) else PLAIN
+
+
+def decompressed(file: io.BufferedReader) -> io.BufferedReader:
+    """Read a stream as what it was before it was compressed.
+
+    Args:
+        file: gzip, zstd or plain.
+
+    Returns:
+        The content. Reading it raises one of `DAMAGED` where the stream is.
+    """
+    how = kind(file)
+    if how == GZIP:
+        return buffered(gzip.GzipFile(fileobj=file, mode="rb"))
+    if how == ZSTD:
+        options = {int(zstd.DecompressionParameter.window_log_max): _ZSTD_WINDOW}
+        return buffered(zstd.ZstdFile(file, options=options))
+    return file
+
+
+class Hashed:
+    """Bytes on their way, counted and hashed.
+
+    Args:
+        file: Where they are read from; None where they are only written.
+        copy: Gets each piece too.
+    """
+
+    def __init__(self, file: Readable | None = None, copy: Callable[[bytes], object] | None = None) -> None:
+        self._file = file
+        self._copy = copy
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 so far, in hex."""
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes, /) -> None:
+        """Take bytes."""
+        self._hash.update(data)
+        self.size += len(data)
+        if self._copy:
+            self._copy(data)
+
+    def read(self, size: int, /) -> bytes:
+        """Give bytes of the file."""
+        data = self._file.read(size) if self._file else b""
+        self.write(data)
+        return data
+
+
+class Gzip:
+    """A gzip stream with nothing in it but the data; Python's own writes the time and the file's name.
+
+    Args:
+        target: Where it is written.
+    """
+
+    def __init__(self, target: Writable) -> None:
+        self._target = target
+        self._deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._crc = 0
+        self._size = 0
+        target.write(_GZIP_HEADER)
+
+    def write(self, data: bytes, /) -> int:
+        """Compress bytes."""
+        self._crc = zlib.crc32(data, self._crc)
+        self._size += len(data)
+        self._target.write(self._deflate.compress(data))
+        return len(data)
+
+    def finish(self) -> None:
+        """Write the end of the stream; the target stays open."""
+        self._target.write(self._deflate.flush())
+        self._target.write(self._crc.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little"))
+
+
+class _Raw(io.RawIOBase):
+    """A stream as Python's buffers want it."""
+
+    def __init__(self, file: Readable) -> None:
+        self._file = file
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,80 @@
+"""A bundle on disk: its lock and its store, changed by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshstrap.bundle import lock as lock_file
+from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.lock import Lock
+from meshstrap.bundle.store import Store
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A directory with `bundle.lock.yaml` and `store/`.
+
+    Args:
+        directory: Where it is; it is made by the first change.
+    """
+
+    directory: Path
+
+    @property
+    def lock_file(self) -> Path:
+        """The lock."""
+        return self.directory / "bundle.lock.yaml"
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        return Store(self.directory / "store")
+
+    def read(self) -> Lock:
+        """Read the lock.
+
+        Raises:
+            LockError: There is none, or it cannot be used.
+        """
+        return lock_file.read(self.lock_file)
+
+    def save(self, lock: Lock) -> None:
+        """Write the lock, and the store's index; a bundle that is as it should be is not touched.
+
+        Raises:
+            BundleError: The disk is full, or cannot be written.
+        """
+        try:
+            if not self.lock_file.exists() or self.read() != lock:
+                lock_file.write(lock, self.lock_file)
+            self.store.write_index(lock.images)
+        except OSError as error:
+            raise BundleError(f"{self.directory}: cannot be written: {error.strerror or error}") from error
+
+    @contextmanager
+    def change(self) -> Iterator[Lock]:
+        """Be the only one who changes the bundle, and sweep what an interrupted change left.
+
+        Yields:
+            The lock as it is; an empty one where there is none yet.
+
+        Raises:
+            BundleError: Another process changes it, it cannot be written, or its lock cannot be used.
+        """
+        path = self.directory / ".changing"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+        except OSError as error:
+            raise BundleError(f"{self.directory}: cannot be written: {error.strerror or error}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BundleError(f"{self.directory}: another command is changing this bundle: wait for it") from None
+            self.store.sweep()
+            yield self.read() if self.lock_file.exists() else Lock()

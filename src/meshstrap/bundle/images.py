@@ -1,0 +1,367 @@
+"""Which images an archive or a directory holds: Docker's and OCI's layouts, and skopeo's plain directory.
+
+Sources of the formats: opencontainers/image-spec (image-layout.md, manifest.md, image-index.md), moby/moby
+image/spec/v1.2.md (`manifest.json` beside `<id>/layer.tar`), containers/image docs/containers-transports.5.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from meshstrap.bundle.contents import Contents, Member, is_plain
+from meshstrap.bundle.document import Node, parse_json
+from meshstrap.bundle.errors import BundleError, printable
+from meshstrap.bundle.reference import ReferenceError, is_digest, normalize
+
+DOCKER, OCI, PLAIN_DIRECTORY = "docker archive", "OCI layout", "skopeo directory"
+
+_CONTAINERD_NAME = "io.containerd.image.name"
+_OCI_NAME = "org.opencontainers.image.ref.name"
+_ATTESTATION = "vnd.docker.reference.type"
+_INDEX_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+_CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+# An index of indexes is legal; nobody writes them deeper.
+_DEEPEST = 3
+_DOCKER_CONFIG = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
+_PLATFORM_PART = re.compile(r"[a-z0-9_.]+")
+
+
+@dataclass(frozen=True)
+class FoundLayer:
+    """A layer as an archive describes it.
+
+    Args:
+        member: The name of the file that holds it.
+        diff_id: Of the uncompressed layer, as the image's config says.
+        digest: Of the file, as the manifest says; empty where the format gives none.
+        size: Bytes of the file, as the manifest says; None where the format gives none.
+    """
+
+    member: str
+    diff_id: str
+    digest: str = ""
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image for one platform, as an archive describes it; manifest and config are verified, layers not yet.
+
+    Args:
+        names: Full references.
+        platform: `os/architecture`, with a variant where that matters.
+        config: The config's bytes.
+        manifest: The manifest's bytes; empty where the format has none.
+        layers: Bottom layer first.
+    """
+
+    names: tuple[str, ...]
+    platform: str
+    config: bytes
+    manifest: bytes
+    layers: tuple[FoundLayer, ...]
+
+    @property
+    def config_digest(self) -> str:
+        """The image's identity for Docker, whatever it is packed in."""
+        return f"sha256:{hashlib.sha256(self.config).hexdigest()}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an archive holds.
+
+    Args:
+        images: Its images, in its order.
+        format: For people: one of `DOCKER`, `OCI`, `PLAIN_DIRECTORY`.
+        left_out: What it names and does not hold whole, a line each: platforms that were not exported.
+    """
+
+    images: tuple[FoundImage, ...]
+    format: str
+    left_out: tuple[str, ...] = ()
+
+
+def find(contents: Contents) -> Found | None:
+    """Find the images.
+
+    Args:
+        contents: Where to look.
+
+    Returns:
+        What there is; None where this is nothing that holds images.
+
+    Raises:
+        BundleError: It does not hold what it says that it holds.
+    """
+    if contents.find("index.json"):
+        found = _Layout(contents).read()
+    elif contents.find("version") and contents.find("manifest.json"):
+        found = _plain_directory(contents)
+    elif contents.find("manifest.json"):
+        found = Found(tuple(_docker(contents)), DOCKER)
+    elif contents.find("repositories"):
+        raise BundleError(
+            f"{contents.path}: has `repositories` and no manifest.json: written by a Docker before 1.10; "
+            "load it there and save it with a newer one"
+        )
+    else:
+        return None
+    _refuse_doubles(contents, found.images)
+    return found
+
+
+class _Layout:
+    """An OCI image layout."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self._left_out: list[str] = []
+        self._lacks = ""
+
+    def read(self) -> Found:
+        """Read it all.
+
+        Raises:
+            BundleError: A digest or size is not what it should be, or no image is whole.
+        """
+        place = self._contents.place("index.json")
+        images: list[FoundImage] = []
+        for descriptor in parse_json(self._contents.json("index.json"), place).items("manifests"):
+            names = _names(descriptor)
+            found = [replace(image, names=names) for image in self._descend(descriptor, 0)]
+            if not found and self._lacks:
+                raise BundleError(f"{self._contents.path}: {self._lacks}")
+            images += found
+        return Found(tuple(self._named_by_docker(images)), OCI, tuple(self._left_out))
+
+    def _descend(self, descriptor: Node, depth: int) -> Iterator[FoundImage]:
+        """Give the images below an entry of an index; what was not exported is noted."""
+        if depth > _DEEPEST:
+            raise BundleError(f"{descriptor.file}: {descriptor.key}: an index in an index in an index")
+        if _is_attestation(descriptor):
+            return
+        digest = descriptor.checked("digest", is_digest, "sha256:<64 hex digits>")
+        if self._contents.find(blob(digest)) is None:
+            self._note(descriptor, f"{_said_platform(descriptor)}: {blob(digest)} is not in it")
+            return
+        content = _blob(self._contents, digest, descriptor.integer("size"))
+        node = parse_json(content, self._contents.place(blob(digest)))
+        if node.has("manifests"):
+            for entry in node.items("manifests"):
+                yield from self._descend(entry, depth + 1)
+            return
+        media_type = descriptor.optional("mediaType")
+        if media_type in _INDEX_TYPES:
+            raise BundleError(f"{node.file}: is said to be an index, and lists no manifests")
+        image = _image(self._contents, node, content)
+        if isinstance(image, str):
+            self._note(descriptor, f"{_said_platform(descriptor)}: {image}")
+        else:
+            yield image
+
+    def _note(self, descriptor: Node, text: str) -> None:
+        self._lacks = text
+        self._left_out.append(text)
+
+    def _named_by_docker(self, images: list[FoundImage]) -> Iterator[FoundImage]:
+        """Give names from `manifest.json`, which Docker writes beside index.json, to images that have none there."""
+        tags: dict[str, tuple[str, ...]] = {}
+        if any(not image.names for image in images) and self._contents.find("manifest.json"):
+            place = self._contents.place("manifest.json")
+            for entry in _entries(parse_json(self._contents.json("manifest.json"), place)):
+                tags[_docker_digest(entry.text("Config"))] = _tags(entry)
+        for image in images:
+            named = tags.get(image.config_digest.removeprefix("sha256:"), ())
+            yield image if image.names else replace(image, names=named)
+
+
+def blob(digest: str) -> str:
+    """Name the file of a blob in an OCI layout."""
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _image(contents: Contents, node: Node, content: bytes) -> FoundImage | str:
+    """Read a manifest; returns what is not there of it, if that is so, as a sentence."""
+    config_entry = node.part("config")
+    if config_entry.optional("mediaType") not in ("", *_CONFIG_TYPES):
+        raise BundleError(f"{node.file}: is a {config_entry.text('mediaType')}, no container image")
+    config_digest = config_entry.checked("digest", is_digest, "sha256:<64 hex digits>")
+    digests = [
+        (each.checked("digest", is_digest, "sha256:<64 hex digits>"), each.integer("size"))
+        for each in node.items("layers")
+    ]
+    for digest in (config_digest, *(digest for digest, _ in digests)):
+        if contents.find(blob(digest)) is None:
+            return f"{blob(digest)} is not in it"
+    config = _blob(contents, config_digest, config_entry.integer("size"))
+    platform, diff_ids = _config(config, contents.place(blob(config_digest)))
+    if len(diff_ids) != len(digests):
+        raise BundleError(f"{node.file}: has {len(digests)} layers, and its config {len(diff_ids)} diff IDs")
+    layers = tuple(
+        FoundLayer(blob(digest), diff_id, digest, size)
+        for (digest, size), diff_id in zip(digests, diff_ids, strict=True)
+    )
+    return FoundImage((), platform, config, content, layers)
+
+
+def _plain_directory(contents: Contents) -> Found:
+    """Read what `skopeo copy ... dir:` writes: the registry's own manifest, and each blob under its hex digest."""
+    renamed = _Renamed(contents)
+    content = contents.json("manifest.json")
+    image = _image(renamed, parse_json(content, contents.place("manifest.json")), content)
+    if isinstance(image, str):
+        raise BundleError(f"{contents.path}: {image}")
+    layers = tuple(replace(layer, member=_Renamed.name(layer.member)) for layer in image.layers)
+    return Found((replace(image, layers=layers),), PLAIN_DIRECTORY)
+
+
+class _Renamed:
+    """A plain directory, seen as an OCI layout."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self.path = contents.path
+        self.sha256 = contents.sha256
+        self.read = contents.read
+
+    def place(self, name: str) -> str:
+        return self._contents.place(self.name(name))
+
+    @staticmethod
+    def name(member: str) -> str:
+        return member.rpartition("/")[2]
+
+    def find(self, name: str) -> Member | None:
+        return self._contents.find(self.name(name))
+
+    def json(self, name: str) -> bytes:
+        return self._contents.json(self.name(name))
+
+
+def _docker(contents: Contents) -> Iterator[FoundImage]:
+    """Read what `docker save` and skopeo's docker-archive write: configs by name, layers as tars."""
+    for entry in _entries(parse_json(contents.json("manifest.json"), contents.place("manifest.json"))):
+        name = entry.text("Config")
+        config = contents.json(_plain(entry, name))
+        digest = hashlib.sha256(config).hexdigest()
+        if _docker_digest(name) not in ("", digest):
+            raise BundleError(f"{contents.place(name)}: altered: its content has the digest {digest}")
+        platform, diff_ids = _config(config, contents.place(name))
+        members = [_plain(entry, member) for member in entry.texts("Layers")]
+        if len(members) != len(diff_ids):
+            raise BundleError(
+                f"{entry.file}: {entry.key}: has {len(members)} layers, and {printable(name)} {len(diff_ids)} diff IDs"
+            )
+        layers = []
+        for member, diff_id in zip(members, diff_ids, strict=True):
+            file = contents.find(member)
+            if file is None:
+                raise BundleError(f"{contents.path}: has no member {printable(member)}, a layer of {printable(name)}")
+            promised = f"sha256:{member.rpartition('/')[2]}" if member.startswith("blobs/sha256/") else ""
+            layers.append(FoundLayer(file.name, diff_id, promised))
+        yield FoundImage(_tags(entry), platform, config, b"", tuple(layers))
+
+
+def _entries(node: Node) -> list[Node]:
+    return Node(node.file, "", {"manifest.json": node.value}).items("manifest.json")
+
+
+def _tags(entry: Node) -> tuple[str, ...]:
+    tags = entry.texts("RepoTags") if entry.has("RepoTags") else []
+    try:
+        return tuple(dict.fromkeys(normalize(tag) for tag in tags))
+    except ReferenceError as error:
+        raise BundleError(f"{entry.file}: {entry.key}.RepoTags: {error}") from None
+
+
+def _plain(entry: Node, name: str) -> str:
+    if not is_plain(name):
+        raise BundleError(f"{entry.file}: {entry.key}: {printable(name)}: points out of the archive")
+    return name
+
+
+def _docker_digest(name: str) -> str:
+    """Give the digest that a config's name promises, in hex; empty where it promises none."""
+    promised = _DOCKER_CONFIG.fullmatch(name)
+    return promised.group(1) if promised else ""
+
+
+def _names(descriptor: Node) -> tuple[str, ...]:
+    """Give the full reference that an entry of index.json carries; none where it carries a tag alone, or nothing."""
+    if not descriptor.has("annotations"):
+        return ()
+    annotations = descriptor.part("annotations")
+    name = annotations.optional(_CONTAINERD_NAME)
+    # skopeo writes what its user gave: a full reference, or a tag.
+    other = annotations.optional(_OCI_NAME)
+    if not name and ("/" in other or ":" in other):
+        name = other
+    if not name:
+        return ()
+    try:
+        return (normalize(name),)
+    except ReferenceError as error:
+        raise BundleError(f"{descriptor.file}: {descriptor.key}.annotations: {error}") from None
+
+
+def _is_attestation(descriptor: Node) -> bool:
+    """Tell whether an entry is what buildx adds about an image: provenance, SBOM."""
+    if descriptor.has("annotations") and descriptor.part("annotations").has(_ATTESTATION):
+        return True
+    return _said_platform(descriptor) == "unknown/unknown"
+
+
+def _said_platform(descriptor: Node) -> str:
+    if not descriptor.has("platform"):
+        return "an image"
+    platform = descriptor.part("platform")
+    return "/".join(part for key in ("os", "architecture", "variant") if (part := platform.optional(key)))
+
+
+def _blob(contents: Contents, digest: str, size: int) -> bytes:
+    content = contents.json(blob(digest))
+    place = contents.place(blob(digest))
+    if len(content) != size:
+        raise BundleError(f"{place}: altered: has {len(content)} bytes instead of {size}")
+    if hashlib.sha256(content).hexdigest() != digest.removeprefix("sha256:"):
+        raise BundleError(f"{place}: altered: its content does not have the digest that is its name")
+    return content
+
+
+def _config(content: bytes, place: str) -> tuple[str, list[str]]:
+    """Read an image's platform and its layers' diff IDs."""
+    node = parse_json(content, place)
+    parts = [node.checked(key, _is_platform_part, "a word") for key in ("os", "architecture")]
+    variant = node.optional("variant")
+    # Every arm64 is a v8, and runtimes leave it out.
+    if variant and (parts[1], variant) != ("arm64", "v8"):
+        parts.append(node.checked("variant", _is_platform_part, "a word"))
+    rootfs = node.part("rootfs")
+    # An image without layers has null.
+    diff_ids = rootfs.texts("diff_ids") if rootfs.has("diff_ids") else []
+    for diff_id in diff_ids:
+        if not is_digest(diff_id):
+            raise BundleError(f"{place}: rootfs.diff_ids: expected sha256:<64 hex digits>, found {diff_id!r}")
+    return "/".join(parts), diff_ids
+
+
+def _is_platform_part(value: str) -> bool:
+    return bool(_PLATFORM_PART.fullmatch(value))
+
+
+def _refuse_doubles(contents: Contents, images: Sequence[FoundImage]) -> None:
+    seen: dict[tuple[str, str], FoundImage] = {}
+    for image in images:
+        for name in image.names:
+            other = seen.setdefault((name, image.platform), image)
+            if other.config != image.config:
+                raise BundleError(
+                    f"{contents.path}: {name} ({image.platform}) stands there twice, with different content"
+                )

@@ -1,0 +1,363 @@
+"""We test that archives of every tool come into a bundle whole, once, as the images that they are, and nothing else."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from meshstrap.bundle.add import Wishes, add
+from meshstrap.bundle.directory import Bundle
+from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.lock import Image
+
+from . import archives
+from .archives import PACK, Made, image, layout, unpack, write
+from .conftest import Put
+
+A, C = image("base", "a"), image("base", "c", command="/c")
+
+
+def is_whole(bundle: Bundle, found: Image | None, made: Made) -> None:
+    """Look whether the bundle holds an image just as it was made, in the form that nodes are given."""
+    assert found is not None
+    assert found.config == made.config_digest
+    assert [layer.diff_id for layer in found.layers] == made.diff_ids
+    manifest = json.loads(bundle.store.blob(found.manifest).read_bytes())
+    assert manifest["config"]["digest"] == found.config
+    assert [layer["digest"] for layer in manifest["layers"]] == [layer.digest for layer in found.layers]
+    for layer, content in zip(found.layers, made.layers, strict=True):
+        blob = bundle.store.blob(layer.digest).read_bytes()
+        assert gzip.decompress(blob) == content
+        assert len(blob) == layer.size
+    assert bundle.store.verify(bundle.read()) == []
+
+
+@pytest.mark.parametrize("packed", ["", "gzip", "zstd"])
+@pytest.mark.parametrize(
+    "members",
+    [
+        archives.docker((A, ["a:1"])),
+        archives.docker_archive(A, ["a:1"]),
+        archives.oci(A, "docker.io/library/a:1"),
+        archives.oci(A, "docker.io/library/a:1", "zstd"),
+        archives.oci(A, "docker.io/library/a:1", ""),
+    ],
+    ids=["docker", "docker-archive", "oci-gzip", "oci-zstd", "oci-plain"],
+)
+def test_an_archive_of_any_tool_in_any_packing_is_the_same_image(
+    tmp_path: Path,
+    bundle: Bundle,
+    put: Put,
+    members: dict[str, bytes | archives.Link],
+    packed: str,
+) -> None:
+    path = write(tmp_path / "a", members, packed)
+    assert put(path) == []
+    found = bundle.read().image("a:1", "linux/amd64")
+    is_whole(bundle, found, A)
+    assert found is not None
+    assert found.archive == hashlib.sha256(path.read_bytes()).hexdigest()
+    index = json.loads((bundle.directory / "store" / "index.json").read_bytes())
+    assert [entry["digest"] for entry in index["manifests"]] == [found.manifest]
+
+
+def test_a_registrys_manifest_and_blobs_are_kept_byte_for_byte(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    out = layout()
+    media_type = "application/vnd.docker.distribution.manifest.v2+json"
+    # Compressed by somebody else: our own gzip has no such header.
+    packed = [gzip.compress(content, 9, mtime=7) for content in A.layers]
+    layers = [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", **out.blob(each)} for each in packed]
+    config = {"mediaType": "application/vnd.docker.container.image.v1+json", **out.blob(A.config)}
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers}, indent=3)
+    out.add({"mediaType": media_type, **out.blob(manifest.encode())}, "docker.io/library/a:1")
+    assert put(write(tmp_path / "a.tar", out.finished())) == []
+    found = bundle.read().image("a:1", "linux/amd64")
+    is_whole(bundle, found, A)
+    assert found is not None
+    assert found.manifest == archives.digest(manifest.encode())
+    assert [layer.digest for layer in found.layers] == [archives.digest(each) for each in packed]
+    index = json.loads((bundle.directory / "store" / "index.json").read_bytes())
+    assert index["manifests"][0]["mediaType"] == media_type
+
+
+def test_zstd_layers_become_gzip_and_it_is_said(tmp_path: Path, bundle: Bundle, put: Put, said: list[str]) -> None:
+    assert put(write(tmp_path / "a.tar", archives.oci(A, "docker.io/library/a:1", "zstd"))) == []
+    assert any("zstd" in line and "gzip" in line for line in said)
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+def test_a_layer_that_lies_about_its_compression_is_known_by_its_content(
+    tmp_path: Path, bundle: Bundle, put: Put
+) -> None:
+    members = archives.oci(A, "docker.io/library/a:1", "zstd")
+    lying = {
+        name: content.replace(b"tar+zstd", b"tar+gzip") if isinstance(content, bytes) else content
+        for name, content in members.items()
+    }
+    old = next(name for name, content in members.items() if b"tar+zstd" in content)  # type: ignore[operator]
+    content = lying.pop(old)
+    assert isinstance(content, bytes)
+    digest = archives.digest(content)
+    lying[f"blobs/{digest.replace(':', '/')}"] = content
+    index = lying["index.json"]
+    assert isinstance(index, bytes)
+    lying["index.json"] = index.replace(old.rpartition("/")[2].encode(), digest.removeprefix("sha256:").encode())
+    assert put(write(tmp_path / "a.tar", lying)) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+def test_many_images_in_one_archive_share_layers_by_links(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    assert put(write(tmp_path / "two.tar", archives.docker((A, ["a:1", "a:latest"]), (C, ["c/c"])))) == []
+    lock = bundle.read()
+    for reference, made in (("a:1", A), ("a", A), ("c/c:latest", C)):
+        is_whole(bundle, lock.image(reference, "linux/amd64"), made)
+
+
+def test_a_hard_link_to_a_layer_is_that_layer(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    members = archives.docker((A, ["a:1"]), (C, ["c:1"]))
+    hard = {
+        name: archives.Link(content.target.removeprefix("../"), hard=True)
+        if isinstance(content, archives.Link)
+        else content
+        for name, content in members.items()
+    }
+    assert hard != members
+    assert put(write(tmp_path / "two.tar", hard)) == []
+    is_whole(bundle, bundle.read().image("c:1", "linux/amd64"), C)
+
+
+def test_adding_again_changes_nothing(tmp_path: Path, bundle: Bundle, put: Put, said: list[str]) -> None:
+    paths = [
+        write(tmp_path / "docker.tar", archives.docker((A, ["a:1"]))),
+        write(tmp_path / "oci.tar", archives.oci(C, "docker.io/c/c:1", "zstd")),
+    ]
+    assert put(*paths) == []
+    files = {path: path.stat().st_mtime_ns for path in bundle.directory.rglob("*") if path.is_file()}
+    said.clear()
+    assert put(*paths) == []
+    assert [line.split("  ")[0] for line in said] == ["there already", "there already"]
+    files.pop(bundle.directory / ".changing")
+    assert files.items() <= {p: p.stat().st_mtime_ns for p in bundle.directory.rglob("*") if p.is_file()}.items()
+
+
+def test_the_same_image_packed_otherwise_is_there_already(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    assert put(write(tmp_path / "oci.tar", archives.oci(A, "docker.io/library/a:1"))) == []
+    lock = bundle.read()
+    assert put(write(tmp_path / "docker.tar", archives.docker((A, ["a:1"])))) == []
+    assert bundle.read() == lock
+
+
+def test_other_content_under_a_name_is_refused_until_it_is_to_be_replaced(
+    tmp_path: Path, bundle: Bundle, put: Put, said: list[str]
+) -> None:
+    put(write(tmp_path / "first.tar", archives.docker((A, ["a:1"]))))
+    second = write(tmp_path / "second.tar", archives.docker((image("x"), ["x:1"]), (C, ["a:1"])))
+    (failure,) = put(second)
+    for part in (str(second), "docker.io/library/a:1 (linux/amd64)", A.config_digest, C.config_digest, "--replace"):
+        assert part in failure
+    lock = bundle.read()
+    is_whole(bundle, lock.image("a:1", "linux/amd64"), A)
+    assert lock.image("x:1", "linux/amd64") is None, "a file is added wholly or not at all"
+    assert put(second, replace=True) == []
+    lock = bundle.read()
+    is_whole(bundle, lock.image("a:1", "linux/amd64"), C)
+    named = {d for i in lock.images for d in (i.manifest, i.config, *(layer.digest for layer in i.layers))}
+    left = {f"sha256:{path.name}" for path in (bundle.directory / "store" / "blobs" / "sha256").iterdir()}
+    assert left == named, "what nobody needs any more is gone"
+
+
+def test_an_image_without_a_name_needs_one(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    path = write(tmp_path / "nameless.tar", archives.docker((A, None)))
+    (failure,) = put(path)
+    assert str(path) in failure and "--as" in failure
+    assert put(path, name="kennethreitz/httpbin") == []
+    is_whole(bundle, bundle.read().image("docker.io/kennethreitz/httpbin:latest", "linux/amd64"), A)
+
+
+def test_a_given_name_replaces_those_that_the_image_has(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    assert put(write(tmp_path / "a.tar", archives.docker((A, ["x:1", "y:2"]))), name="mine:3") == []
+    assert [each.reference for each in bundle.read().images] == ["docker.io/library/mine:3"]
+
+
+def test_one_name_is_for_one_image(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    two = write(tmp_path / "two.tar", archives.docker((A, ["a:1"]), (C, ["c:1"])))
+    (failure,) = put(two, name="mine:3")
+    assert "holds 2 images (docker.io/library/a:1, docker.io/library/c:1)" in failure
+    with pytest.raises(BundleError, match="--as"):
+        put(two, two, name="mine:3")
+    with pytest.raises(BundleError, match="--as: 'Not A Name'"):
+        put(two, name="Not A Name")
+
+
+def test_a_tag_alone_is_no_name(tmp_path: Path, put: Put) -> None:
+    out = layout()
+    out.add(out.manifest(A), tag="latest")
+    (failure,) = put(unpack(tmp_path / "layout", out.finished()))
+    assert "--as" in failure
+
+
+def test_skopeo_names_an_image_by_its_full_reference(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    out = layout()
+    out.add(out.manifest(A), tag="fortio/fortio:latest_release")
+    assert put(unpack(tmp_path / "layout", out.finished())) == []
+    is_whole(bundle, bundle.read().image("docker.io/fortio/fortio:latest_release", "linux/amd64"), A)
+
+
+def test_names_that_only_dockers_list_has_are_found(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    out = layout()
+    out.add(out.manifest(A, ""))
+    config = f"blobs/{A.config_digest.replace(':', '/')}"
+    members = out.finished() | {
+        "manifest.json": archives.compact([{"Config": config, "RepoTags": ["a:1"], "Layers": []}])
+    }
+    assert put(write(tmp_path / "a.tar", members)) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+def two_platforms(whole: tuple[str, ...] = ("amd64", "arm64")) -> dict[str, bytes | archives.Link]:
+    """An index of amd64 and arm64, of which some blobs were not exported, and what buildx adds to it."""
+    out = layout()
+    made = {name: image("base", name, platform=f"linux/{name}") for name in ("amd64", "arm64")}
+    entries = [(out.manifest(each), f"linux/{name}") for name, each in made.items()]
+    entries.append((out.blob(b'{"provenance": true}'), "unknown/unknown"))
+    out.add(out.index(*entries), "docker.io/library/a:1")
+    members = out.finished()
+    shared = archives.digest(made["amd64"].layers[0])
+    for name, each in made.items():
+        if name not in whole:
+            for content in (each.config, *(PACK["gzip"](x) for x in each.layers if archives.digest(x) != shared)):
+                members.pop(f"blobs/{archives.digest(content).replace(':', '/')}", None)
+    return members
+
+
+def test_every_platform_of_an_index_is_taken(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    assert put(write(tmp_path / "a.tar", two_platforms())) == []
+    lock = bundle.read()
+    assert [(each.reference, each.platform) for each in lock.images] == [
+        ("docker.io/library/a:1", "linux/amd64"),
+        ("docker.io/library/a:1", "linux/arm64"),
+    ]
+    for each in lock.images:
+        is_whole(bundle, each, image("base", each.platform.removeprefix("linux/"), platform=each.platform))
+
+
+def test_a_platform_that_was_not_exported_is_said_and_left_out(
+    tmp_path: Path, bundle: Bundle, put: Put, said: list[str]
+) -> None:
+    path = write(tmp_path / "a.tar", two_platforms(("amd64",)))
+    assert put(path) == []
+    assert [each.platform for each in bundle.read().images] == ["linux/amd64"]
+    assert any("left out: linux/arm64" in line for line in said)
+
+
+def test_an_index_of_which_nothing_is_whole_is_an_error(tmp_path: Path, put: Put) -> None:
+    path = write(tmp_path / "a.tar", two_platforms(()))
+    (failure,) = put(path)
+    assert str(path) in failure and "linux/arm64" in failure and "is not in it" in failure
+
+
+def test_only_wanted_platforms_are_taken(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    path = write(tmp_path / "a.tar", two_platforms())
+    (failure,) = put(path, platforms=("linux/s390x",))
+    assert f"{path}: has linux/amd64, linux/arm64 only, not linux/s390x" == failure
+    assert put(path, platforms=("linux/arm64",)) == []
+    assert [each.platform for each in bundle.read().images] == ["linux/arm64"]
+
+
+@pytest.mark.parametrize(("given", "locked"), [("linux/arm64/v8", "linux/arm64"), ("linux/arm/v7", "linux/arm/v7")])
+def test_a_variant_counts_where_runtimes_tell_it_apart(
+    tmp_path: Path, bundle: Bundle, put: Put, given: str, locked: str
+) -> None:
+    assert put(write(tmp_path / "a.tar", archives.docker((image("x", platform=given), ["a:1"])))) == []
+    assert [each.platform for each in bundle.read().images] == [locked]
+
+
+def test_another_sites_bundle_is_taken_over_as_it_is(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    put(
+        write(tmp_path / "docker.tar", archives.docker((A, ["a:1"]))),
+        write(tmp_path / "oci.tar", archives.oci(C, "docker.io/c/c:1")),
+    )
+    mine = Bundle(tmp_path / "mine")
+    assert add(mine, [bundle.directory], Wishes(), print) == []
+    assert mine.lock_file.read_text() == bundle.lock_file.read_text()
+    assert mine.store.verify(mine.read()) == []
+
+
+def test_what_the_store_has_of_another_store_is_not_copied_again(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    """Half of a USB disk was copied when it was pulled; the rest, and no more, is read from it the next time."""
+    disk = unpack(tmp_path / "disk", archives.oci(A, "docker.io/library/a:1"))
+    first, second = (disk / "blobs" / "sha256" / archives.digest(PACK["gzip"](x))[7:] for x in A.layers)
+    content = second.read_bytes()
+    second.write_bytes(content[:-1])
+    assert str(second) in put(disk)[0]
+    kept = bundle.store.blob(first.name)
+    before = kept.stat()
+    second.write_bytes(content)
+    unreadable = content[:10] + bytes(first.stat().st_size - 10)
+    first.write_bytes(unreadable)  # of the right size, and never looked into
+    assert put(disk) == []
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+def test_a_blob_in_the_store_does_not_vouch_for_another_diff_id(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    put(write(tmp_path / "a.tar", archives.oci(A, "docker.io/library/a:1")))
+    lie = Made(A.layers, A.config.replace(A.diff_ids[0].encode(), A.diff_ids[1].encode()))
+    (failure,) = put(write(tmp_path / "lie.tar", archives.oci(lie, "docker.io/library/lie:1")))
+    assert "diff ID" in failure
+    assert bundle.read().image("lie:1", "linux/amd64") is None
+
+
+def test_a_lost_blob_is_brought_back_by_its_archive(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    path = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    put(path)
+    before = bundle.read()
+    bundle.store.blob(before.images[0].layers[1].digest).unlink()
+    assert put(path) == []
+    assert bundle.read() == before
+    is_whole(bundle, before.images[0], A)
+
+
+def test_files_beside_archives_are_passed_over_and_said(
+    tmp_path: Path, bundle: Bundle, put: Put, said: list[str]
+) -> None:
+    disk = tmp_path / "usb"
+    (disk / "images").mkdir(parents=True)
+    write(disk / "images" / "a.tar.gz", archives.docker((A, ["a:1"])), "gzip")
+    (disk / "photo.tar").write_bytes(archives.tar({"photo.jpg": b"\xff\xd8"}))
+    assert put(disk) == []
+    assert bundle.read().image("a:1", "linux/amd64")
+    assert any("photo.tar" in line and "left out" in line for line in said)
+    (failure,) = put(disk / "photo.tar")
+    assert "holds neither images nor programs" in failure
+
+
+def test_one_bad_file_does_not_keep_the_others_out(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    bad = tmp_path / "bad.tar"
+    bad.write_bytes(b"no tar at all" * 100)
+    good = write(tmp_path / "good.tar", archives.docker((A, ["a:1"])))
+    (failure,) = put(bad, good)
+    assert str(bad) in failure
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+def test_the_lock_says_the_same_whatever_the_order(tmp_path: Path, put: Put) -> None:
+    first = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    second = write(tmp_path / "c.tar", archives.oci(C, "docker.io/c/c:1"))
+    texts = []
+    for number, paths in enumerate([(first, second), (second, first)]):
+        bundle = Bundle(tmp_path / str(number))
+        assert add(bundle, paths, Wishes(), print) == []
+        texts.append(bundle.lock_file.read_text())
+    assert texts[0] == texts[1]
+
+
+def test_two_commands_do_not_change_one_bundle_at_a_time(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    path = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    with bundle.change(), pytest.raises(BundleError, match="another command is changing this bundle"):
+        put(path)
+    assert put(path) == []
