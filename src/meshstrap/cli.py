@@ -13,6 +13,7 @@ import click
 from typing_extensions import override
 
 from meshstrap.bundle import add as adding
+from meshstrap.bundle import listing, lock, remove, verify
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.lab import access, nodes
@@ -89,6 +90,47 @@ def add(
     """
     wishes = adding.Wishes(name, platforms, version, replace)
     _fail(adding.add(Bundle(directory), paths, wishes, click.echo))
+
+
+@bundle.command("list")
+@_in_bundle
+def list_(directory: Path) -> None:
+    """List what the bundle holds."""
+    for line in listing.lines(Bundle(directory).read()):
+        click.echo(line)
+
+
+@bundle.command("verify")
+@_in_bundle
+def verify_(directory: Path) -> None:
+    """Compare every file of the bundle with the lock."""
+    _fail(verify.verify(Bundle(directory)))
+    click.echo(f"{directory}: all is there and unaltered")
+
+
+@bundle.command("remove")
+@click.argument("names", nargs=-1, required=True, metavar="REF|PROGRAM...")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="For this platform only; repeatable.")
+@_in_bundle
+def remove_(names: tuple[str, ...], platforms: tuple[str, ...], directory: Path) -> None:
+    """Remove images and programs, and the blobs that nothing else needs."""
+    remove.remove(Bundle(directory), names, platforms, click.echo)
+
+
+@bundle.command()
+@click.argument("other", metavar="LOCK|DIR", type=click.Path(exists=True, path_type=Path))
+@_in_bundle
+def diff(other: Path, directory: Path) -> None:
+    """Compare the bundle with another's lock; the exit code is 1 where they differ.
+
+    `+` is here alone, `-` in the other alone, `~` has other content here.
+    """
+    theirs = lock.read(Bundle(other).lock_file if other.is_dir() else other)
+    lines = listing.difference(Bundle(directory).read(), theirs)
+    for line in lines:
+        click.echo(line)
+    if lines:
+        sys.exit(1)
 
 
 @main.group()

@@ -12,6 +12,7 @@ from meshstrap.bundle.contents import Archive, Contents, Directory
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.images import Found, FoundImage
+from meshstrap.bundle.listing import said
 from meshstrap.bundle.lock import Image, Lock, Program, ordered
 from meshstrap.bundle.programs import ELF_MAGIC
 from meshstrap.bundle.reference import ReferenceError, normalize
@@ -227,7 +228,7 @@ class _Intent:
             return True
         if any(self._store.problem(digest, size, read=False) for digest, size in blobs(mine)):
             return True
-        self._echo(f"there already  {_said(mine)}")
+        self._echo(f"there already  {said(mine)}")
         return False
 
     def _put_image(self, path: Path, image: Image, theirs: Lock | None) -> None:
@@ -245,7 +246,7 @@ class _Intent:
             image = mine
         self.replaced |= mine not in (None, image)
         self._images[key] = image
-        self._echo(f"{'replaced' if mine not in (None, image) else 'added'}  {_said(image)}")
+        self._echo(f"{'replaced' if mine not in (None, image) else 'added'}  {said(image)}")
 
     def _put_programs(self, contents: Contents, names: Sequence[str], source: str, path: Path) -> None:
         found = list(intake.take_programs(self._store, contents, names, source, self._wishes.version))
@@ -265,7 +266,7 @@ class _Intent:
             return True
         if mine.sha256 == program.sha256:
             if self._store.has(mine.sha256, mine.size):
-                self._echo(f"there already  {_said(mine)}")
+                self._echo(f"there already  {said(mine)}")
                 return False
             return True
         if not self._wishes.replace:
@@ -282,16 +283,10 @@ class _Intent:
         self.replaced |= changed
         if mine is None or changed:
             self._programs[program.name, program.platform] = program
-        self._echo(f"{'replaced' if changed else 'added'}  {_said(program)}")
+        self._echo(f"{'replaced' if changed else 'added'}  {said(program)}")
 
 
 def blobs(image: Image) -> list[tuple[str, int | None]]:
     """List an image's blobs with their sizes; None where the lock gives none."""
     layers = [(layer.digest, layer.size) for layer in image.layers]
     return [(image.manifest, None), (image.config, None), *layers]
-
-
-def _said(entry: Image | Program) -> str:
-    if isinstance(entry, Image):
-        return f"{entry.reference} ({entry.platform}, {entry.size / 1e6:.1f} MB) config {entry.config[:19]}"
-    return f"{entry.name} {entry.version} ({entry.platform}, {entry.size / 1e6:.1f} MB) sha256 {entry.sha256[:12]}"

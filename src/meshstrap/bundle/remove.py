@@ -1,0 +1,53 @@
+"""Take images and programs out of a bundle, with the blobs that nothing else needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from meshstrap.bundle.directory import Bundle
+from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.listing import Entry, said
+from meshstrap.bundle.lock import Lock
+from meshstrap.bundle.reference import ReferenceError, normalize
+
+
+def remove(bundle: Bundle, names: Sequence[str], platforms: Sequence[str], echo: Callable[[str], None]) -> None:
+    """Remove images and programs, all or none.
+
+    Args:
+        bundle: From which.
+        names: References, short or full, and names of programs.
+        platforms: For which platforms; empty for all.
+        echo: Prints a line for people.
+
+    Raises:
+        BundleError: The bundle has none of a name, is being changed, or cannot be written.
+    """
+    with bundle.change() as lock:
+        found = [(name, _named(lock, name, platforms)) for name in names]
+        unknown = [name for name, entries in found if not entries]
+        if unknown:
+            on = f" for {' or '.join(platforms)}" if platforms else ""
+            raise BundleError(f"{bundle.directory}: has no {', '.join(unknown)}{on}; `meshstrap bundle list` says what")
+        gone = [entry for _, entries in found for entry in entries]
+        left = Lock(
+            tuple(image for image in lock.images if image not in gone),
+            tuple(program for program in lock.programs if program not in gone),
+        )
+        # The lock first: what no lock names is rubbish, and a lock that names what is gone would be broken.
+        bundle.save(left)
+        for entry in dict.fromkeys(gone):
+            echo(f"removed  {said(entry)}")
+        echo(f"{bundle.store.prune(left)} blobs were needed by nothing else")
+
+
+def _named(lock: Lock, name: str, platforms: Sequence[str]) -> list[Entry]:
+    try:
+        reference = normalize(name)
+    except ReferenceError:
+        reference = ""
+    entries: list[Entry] = [
+        *(program for program in lock.programs if program.name == name),
+        *(image for image in lock.images if image.reference == reference),
+    ]
+    return [entry for entry in entries if not platforms or entry.platform in platforms]

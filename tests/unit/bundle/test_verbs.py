@@ -1,0 +1,163 @@
+"""We test what `meshstrap bundle list`, `verify`, `remove` and `diff` say and do, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from meshstrap.bundle.directory import Bundle
+from meshstrap.cli import main
+
+from . import archives
+from .archives import image, write
+from .conftest import Put
+from .test_programs import ISTIOCTL, elf
+
+A, B = image("base", "a"), image("base", "b")
+
+
+@pytest.fixture
+def filled(tmp_path: Path, bundle: Bundle, put: Put) -> Bundle:
+    """A bundle with two images that share a layer, and a program."""
+    (tmp_path / "istioctl").write_bytes(elf(ISTIOCTL, ("1.13.1",)))
+    path = write(tmp_path / "ab.tar", archives.docker((A, ["a:1"]), (B, ["b:1"])))
+    assert put(path, tmp_path / "istioctl") == []
+    return bundle
+
+
+def run(bundle: Bundle, *arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["bundle", *map(str, arguments), "--bundle", str(bundle.directory)])
+
+
+def test_list_names_everything_with_its_origin(filled: Bundle) -> None:
+    lines = run(filled, "list").output.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "docker.io/library/a:1",
+        "docker.io/library/b:1",
+        "istioctl",
+        "images:",
+    ]
+    assert "linux/amd64" in lines[0] and A.config_digest[:19] in lines[0] and "from docker archive ab.tar" in lines[0]
+    assert lines[2].startswith("istioctl 1.13.1 (linux/amd64")
+    assert lines[3].startswith("images: 2, programs: 1, together ")
+
+
+def test_the_environment_names_the_bundle(filled: Bundle) -> None:
+    environment = {"MESHSTRAP_BUNDLE": str(filled.directory)}
+    assert "istioctl" in CliRunner().invoke(main, ["bundle", "list"], env=environment).output
+
+
+@pytest.mark.parametrize("verb", ["list", "verify"])
+def test_where_there_is_no_bundle_it_is_said(tmp_path: Path, verb: str) -> None:
+    result = run(Bundle(tmp_path / "none"), verb)
+    assert result.exit_code == 1
+    assert "there is no bundle here" in result.output
+
+
+def test_a_whole_bundle_verifies(filled: Bundle) -> None:
+    result = run(filled, "verify")
+    assert result.exit_code == 0 and "unaltered" in result.output
+
+
+def test_verify_names_what_is_altered(filled: Bundle) -> None:
+    path = filled.store.blob(filled.read().images[0].layers[1].digest)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    result = run(filled, "verify")
+    assert result.exit_code == 1
+    assert f"{path}: altered" in result.output and "docker.io/library/a:1" in result.output
+
+
+@pytest.mark.parametrize("what", ["layers", "diff IDs", "config", "platform"])
+def test_verify_names_a_lock_that_was_edited(filled: Bundle, what: str) -> None:
+    text = filled.lock_file.read_text()
+    a, b = filled.read().images
+    edited = {
+        # The other image's own, so that every blob is there.
+        "layers": text.replace(a.layers[1].digest, b.layers[1].digest).replace(
+            f"size: {a.layers[1].size}\n", f"size: {b.layers[1].size}\n"
+        ),
+        "diff IDs": text.replace(a.layers[1].diff_id, a.layers[0].diff_id),
+        "config": text.replace(a.config, b.config),
+        "platform": text.replace("platform: linux/amd64", "platform: linux/arm64", 1),
+    }[what]
+    assert edited != text
+    filled.lock_file.write_text(edited)
+    result = run(filled, "verify")
+    assert result.exit_code == 1
+    assert (
+        f"docker.io/library/a:1 ({'linux/arm64' if what == 'platform' else 'linux/amd64'}): its {what}" in result.output
+    )
+
+
+def test_remove_takes_an_image_and_the_blobs_that_it_alone_needs(filled: Bundle) -> None:
+    before = {path.name for path in filled.store.blob("x").parent.iterdir()}
+    a, b = filled.read().images
+    result = run(filled, "remove", "a:1")
+    assert result.exit_code == 0 and "removed  docker.io/library/a:1" in result.output
+    gone = before - {path.name for path in filled.store.blob("x").parent.iterdir()}
+    assert gone == {digest.removeprefix("sha256:") for digest in (a.manifest, a.config, a.layers[1].digest)}
+    assert filled.read().images == (b,)
+    assert run(filled, "verify").exit_code == 0
+    index = json.loads((filled.directory / "store" / "index.json").read_bytes())
+    assert [entry["digest"] for entry in index["manifests"]] == [b.manifest]
+
+
+def test_remove_takes_a_program(filled: Bundle) -> None:
+    assert run(filled, "remove", "istioctl").exit_code == 0
+    assert filled.read().programs == ()
+
+
+def test_remove_takes_all_or_nothing(filled: Bundle) -> None:
+    before = filled.read()
+    result = run(filled, "remove", "a:1", "nobody/knows:this")
+    assert result.exit_code == 1 and "nobody/knows:this" in result.output
+    assert filled.read() == before
+
+
+def test_remove_takes_one_platform_alone(tmp_path: Path, filled: Bundle, put: Put) -> None:
+    assert put(write(tmp_path / "arm.tar", archives.docker((image("arm", platform="linux/arm64"), ["a:1"])))) == []
+    assert run(filled, "remove", "a:1", "--platform", "linux/amd64").exit_code == 0
+    assert [(each.reference, each.platform) for each in filled.read().images] == [
+        ("docker.io/library/a:1", "linux/arm64"),
+        ("docker.io/library/b:1", "linux/amd64"),
+    ]
+
+
+def test_diff_says_what_is_only_here_only_there_and_other(tmp_path: Path, filled: Bundle) -> None:
+    other = Bundle(tmp_path / "other")
+    assert run(other, "add", filled.directory).exit_code == 0
+    same = run(filled, "diff", other.directory)
+    assert (same.exit_code, same.output) == (0, "")
+    run(filled, "remove", "istioctl")
+    run(other, "remove", "b:1")
+    c = image("c")
+    run(other, "add", "--replace", write(tmp_path / "c.tar", archives.docker((c, ["a:1"]))))
+    result = run(filled, "diff", other.lock_file)
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert [line[0] for line in lines] == ["~", "+", "-"]
+    assert f"docker.io/library/a:1 (linux/amd64): config {c.config_digest} -> {A.config_digest}" in lines[0]
+    assert "docker.io/library/b:1" in lines[1] and "istioctl 1.13.1" in lines[2]
+
+
+def test_origins_are_no_difference(tmp_path: Path, filled: Bundle) -> None:
+    other = Bundle(tmp_path / "other")
+    for made, name in ((A, "a:1"), (B, "b:1")):
+        assert run(other, "add", write(tmp_path / "one.tar.gz", archives.docker((made, [name])), "gzip")).exit_code == 0
+    assert run(other, "add", tmp_path / "istioctl").exit_code == 0
+    assert run(filled, "diff", other.directory).output == ""
+
+
+def test_what_cannot_be_added_is_an_error_and_the_exit_code_says_so(tmp_path: Path, filled: Bundle) -> None:
+    bad = tmp_path / "bad.tar"
+    bad.write_bytes(b"")
+    good = write(tmp_path / "good.tar", archives.docker((image("g"), ["g:1"])))
+    result = run(filled, "add", bad, good)
+    assert result.exit_code == 1
+    assert f"Error: {bad}: is empty" in result.output
+    assert filled.read().image("g:1", "linux/amd64")
