@@ -13,7 +13,7 @@ import click
 from typing_extensions import override
 
 from meshstrap.bundle import add as adding
-from meshstrap.bundle import listing, lock, remove, verify
+from meshstrap.bundle import listing, lock, pull, remove, verify
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.lab import access, nodes
@@ -131,6 +131,19 @@ def diff(other: Path, directory: Path) -> None:
         click.echo(line)
     if lines:
         sys.exit(1)
+
+
+@bundle.command("pull")
+@click.argument("references", nargs=-1, metavar="[REF...]")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="For this platform; repeatable.")
+@click.option("--replace", is_flag=True, help="Ask what the tag stands for now, and replace what is locked.")
+@_in_bundle
+def pull_(references: tuple[str, ...], platforms: tuple[str, ...], replace: bool, directory: Path) -> None:
+    """Pull images from registries by skopeo; without REF, what the lock names and the store lacks.
+
+    What is locked and there moves nothing. Registries, mirrors and credentials are skopeo's own configuration.
+    """
+    _fail(pull.pull(Bundle(directory), references, platforms, replace=replace, echo=click.echo))
 
 
 @main.group()

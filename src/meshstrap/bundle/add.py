@@ -31,12 +31,14 @@ class Wishes:
         platforms: Which platforms are taken; empty for all that are there.
         version: The version of a program that does not tell its own; empty for none.
         replace: Whether other content under a name that the bundle has is replaced.
+        source: What the lock says of where an image came from; empty for the file's format and name.
     """
 
     name: str = ""
     platforms: tuple[str, ...] = ()
     version: str = ""
     replace: bool = False
+    source: str = ""
 
 
 class NothingError(BundleError):
@@ -133,7 +135,7 @@ class _Intent:
         found = images.find(contents)
         if found is None:
             raise NothingError(f"{path}: is no OCI layout, no bundle and no directory of archives")
-        self._put_images(contents, found, f"{found.format} {path.resolve().name}")
+        self._put_images(contents, found, self._wishes.source or f"{found.format} {path.resolve().name}")
 
     def _read_file(self, path: Path) -> None:
         try:
@@ -226,7 +228,7 @@ class _Intent:
                     f" ({mine.source}), and here it is {image.config_digest}; give --replace to put this in its place"
                 )
             return True
-        if any(self._store.problem(digest, size, read=False) for digest, size in blobs(mine)):
+        if self._store.lacks(mine):
             return True
         self._echo(f"there already  {said(mine)}")
         return False
@@ -284,9 +286,3 @@ class _Intent:
         if mine is None or changed:
             self._programs[program.name, program.platform] = program
         self._echo(f"{'replaced' if changed else 'added'}  {said(program)}")
-
-
-def blobs(image: Image) -> list[tuple[str, int | None]]:
-    """List an image's blobs with their sizes; None where the lock gives none."""
-    layers = [(layer.digest, layer.size) for layer in image.layers]
-    return [(image.manifest, None), (image.config, None), *layers]

@@ -11,6 +11,11 @@ from meshstrap.bundle.plan import size_of
 Entry = Image | Program
 
 
+def entries(lock: Lock) -> list[Entry]:
+    """Give a lock's images and programs, in its order."""
+    return [*lock.images, *lock.programs]
+
+
 def said(entry: Entry) -> str:
     """Name an image or a program with its platform, size and identity, on one line."""
     if isinstance(entry, Image):
@@ -20,11 +25,10 @@ def said(entry: Entry) -> str:
 
 def lines(lock: Lock) -> list[str]:
     """List all that a bundle holds, a line each, with its origin; the last line counts it together."""
-    entries: list[Entry] = [*lock.images, *lock.programs]
     files = {program.sha256: program.size for program in lock.programs}
     total = size_of(lock.images) + sum(files.values())
     return [
-        *(f"{said(entry)}  from {entry.source}" for entry in entries),
+        *(f"{said(entry)}  from {entry.source}" for entry in entries(lock)),
         f"images: {len(lock.images)}, programs: {len(lock.programs)}, together {_megabytes(total)}",
     ]
 
@@ -40,7 +44,7 @@ def difference(mine: Lock, other: Lock) -> list[str]:
         A line for each image and program that differs: `+` is in the one alone, `-` in the other alone, `~` in both
         with other content; empty where both give the same.
     """
-    ours, theirs = _entries(mine), _entries(other)
+    ours, theirs = _by_name(mine), _by_name(other)
     found = []
     for key in sorted({*ours, *theirs}):
         here, there = ours.get(key), theirs.get(key)
@@ -51,15 +55,14 @@ def difference(mine: Lock, other: Lock) -> list[str]:
     return found
 
 
-def _entries(lock: Lock) -> Mapping[tuple[str, str, str], Entry]:
-    entries: list[Entry] = [*lock.images, *lock.programs]
+def _by_name(lock: Lock) -> Mapping[tuple[str, str, str], Entry]:
     return {
         (
             type(entry).__name__,
             entry.reference if isinstance(entry, Image) else entry.name,
             entry.platform,
         ): replace(entry, source="", archive="")
-        for entry in entries
+        for entry in entries(lock)
     }
 
 

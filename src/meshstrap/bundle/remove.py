@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
-from meshstrap.bundle.listing import Entry, said
-from meshstrap.bundle.lock import Lock
+from meshstrap.bundle.listing import Entry, entries, said
+from meshstrap.bundle.lock import Image, Lock
 from meshstrap.bundle.reference import ReferenceError, normalize
 
 
@@ -25,11 +25,11 @@ def remove(bundle: Bundle, names: Sequence[str], platforms: Sequence[str], echo:
     """
     with bundle.change() as lock:
         found = [(name, _named(lock, name, platforms)) for name in names]
-        unknown = [name for name, entries in found if not entries]
+        unknown = [name for name, named in found if not named]
         if unknown:
             on = f" for {' or '.join(platforms)}" if platforms else ""
             raise BundleError(f"{bundle.directory}: has no {', '.join(unknown)}{on}; `meshstrap bundle list` says what")
-        gone = [entry for _, entries in found for entry in entries]
+        gone = [entry for _, named in found for entry in named]
         left = Lock(
             tuple(image for image in lock.images if image not in gone),
             tuple(program for program in lock.programs if program not in gone),
@@ -46,8 +46,9 @@ def _named(lock: Lock, name: str, platforms: Sequence[str]) -> list[Entry]:
         reference = normalize(name)
     except ReferenceError:
         reference = ""
-    entries: list[Entry] = [
-        *(program for program in lock.programs if program.name == name),
-        *(image for image in lock.images if image.reference == reference),
+    return [
+        entry
+        for entry in entries(lock)
+        if (entry.reference == reference if isinstance(entry, Image) else entry.name == name)
+        and (not platforms or entry.platform in platforms)
     ]
-    return [entry for entry in entries if not platforms or entry.platform in platforms]

@@ -147,6 +147,12 @@ class Store:
         except OSError:
             return False
 
+    def lacks(self, image: Image) -> bool:
+        """Tell whether a blob of an image is not there, or not of its size."""
+        blobs: list[tuple[str, int | None]] = [(layer.digest, layer.size) for layer in image.layers]
+        blobs += [(image.manifest, None), (image.config, None)]
+        return any(self.problem(digest, size, read=False) for digest, size in blobs)
+
     @contextmanager
     def incoming(self) -> Iterator[Incoming]:
         """Take a blob piece by piece; what is not kept is gone.
