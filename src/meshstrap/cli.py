@@ -146,6 +146,41 @@ def pull_(references: tuple[str, ...], platforms: tuple[str, ...], replace: bool
     _fail(pull.pull(Bundle(directory), references, platforms, replace=replace, echo=click.echo))
 
 
+@bundle.command("check")
+@click.option(
+    "--inventory", default="inventory.py", show_default=True, type=click.Path(path_type=Path), help="The site."
+)
+@click.option("--data", "pairs", multiple=True, metavar="KEY=VALUE", help="As in pyinfra; repeatable.")
+@click.option("--scenario", "names", multiple=True, help="Check this scenario only, not all; repeatable.")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="The nodes'; repeatable.")
+@click.option(
+    "--bundle", "directory", envvar="MESHSTRAP_BUNDLE", type=click.Path(path_type=Path), help="Not the site's."
+)
+def check_(
+    inventory: Path, pairs: tuple[str, ...], names: tuple[str, ...], platforms: tuple[str, ...], directory: Path | None
+) -> None:
+    """Check that everything the deploys apply starts from the bundle alone, on nodes without a way out.
+
+    Renders Kubernetes' own images, the site's CNI, Istio with the sidecar that it injects, and each scenario, and
+    names every object whose image is not in the bundle, or would be pulled all the same.
+    """
+    # Only this verb knows pyinfra, which patches the process when it is imported: first of all.
+    from meshstrap.operations import inventory as inventories
+    from meshstrap.operations import offline
+
+    data = inventories.site_data(inventory, inventories.overrides(pairs))
+    held = Bundle(directory or Path(str(data.get("bundle", "images"))))
+    locked = held.read()
+    parts = offline.parts(data, locked, held.store, names or None)
+    faults = [text for _, text in offline.faults(parts, locked, platforms, str(held.lock_file))]
+    for part in parts:
+        if part.unchecked:
+            click.echo(f"not checked: {part.name}: {part.unchecked}")
+    _fail(faults)
+    count = len({use.reference for part in parts for use in part.uses})
+    click.echo(f"{count} images are asked for, and {held.directory} holds them all")
+
+
 @main.group()
 def lab() -> None:
     """Try everything on the embedded lab: bare machines in containers."""

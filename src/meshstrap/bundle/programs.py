@@ -10,8 +10,10 @@ specification.
 from __future__ import annotations
 
 import mmap
+import platform
 import re
 import struct
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +56,12 @@ class Recognised:
     name: str
     platform: str
     versions: tuple[str, ...]
+
+
+def this_machine() -> str:
+    """Name this machine's platform as a lock writes it, `os/architecture`."""
+    known = {"x86_64": "amd64", "aarch64": "arm64"}
+    return f"{sys.platform}/{known.get(platform.machine(), platform.machine())}"
 
 
 def recognise(path: Path) -> Recognised | None:

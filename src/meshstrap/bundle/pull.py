@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform as machine
 import shutil
 import subprocess
 import sys
@@ -16,9 +15,8 @@ from meshstrap.bundle.add import Wishes, add
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.lock import Image, Lock
+from meshstrap.bundle.programs import this_machine
 from meshstrap.bundle.reference import ReferenceError, parse
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def plan(lock: Lock, references: Sequence[str], platforms: Sequence[str], *, rep
             full = parse(reference).full
         except ReferenceError as error:
             raise BundleError(str(error)) from None
-        for each in chosen or [f"linux/{_ARCHITECTURES.get(machine.machine(), machine.machine())}"]:
+        for each in chosen or [this_machine()]:
             pulls.append(Pull(full, each, None if replace else lock.image(full, each)))
     return pulls
 

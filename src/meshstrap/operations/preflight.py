@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +26,7 @@ from meshstrap.bundle.plan import size_of
 from meshstrap.facts import containerd as containerd_facts
 from meshstrap.facts.preflight import Machine, Preflight
 from meshstrap.mesh import versions
-from meshstrap.operations import containerd, kubeadm, system
+from meshstrap.operations import containerd, kubeadm, offline, system
 from meshstrap.operations.failure import executing, failure
 
 GIB = 1 << 30
@@ -166,6 +166,8 @@ class Look:
 
 _turn = RLock()
 _looks: dict[StateStage, Look] = {}
+# Data `bundle` -> what was found of its images.
+_rendered: dict[str, list[Finding]] = {}
 
 
 @operation()
@@ -401,6 +403,33 @@ def judge_bundle(directory: str, kubernetes_version: str) -> list[Finding]:
                 )
             )
     return findings
+
+
+def judge_images(parts: Iterable[offline.Part], lock: Lock, platforms: Iterable[str], directory: str) -> list[Finding]:
+    """Judge whether all that the deploys apply starts from the bundle alone.
+
+    A scenario that would not is a warning: a site is whole without it.
+
+    Args:
+        parts: what they apply, rendered.
+        lock: what the bundle holds.
+        platforms: the nodes'.
+        directory: the data `bundle`.
+
+    """
+    rendered = list(parts)
+    remedy = "Add it with `meshstrap bundle add`, or name another with data `images`"
+    findings = [
+        Finding(WARNING if part.optional else ERROR, "images", text, remedy)
+        for part, text in offline.faults(rendered, lock, platforms, f"{directory}/bundle.lock.yaml")
+    ]
+    return findings + [
+        Finding(
+            WARNING, "images", f"{part.name}: not looked at: {part.unchecked}", "Look with `meshstrap bundle check`"
+        )
+        for part in rendered
+        if part.unchecked
+    ]
 
 
 def told_by(seen: Look, name: str) -> Iterator[Finding]:
@@ -855,14 +884,26 @@ def _look(teller: str, plan: Plan, faults: Sequence[Finding]) -> Look:
     tasks = {each.name: gevent.spawn(_read, each) for each in hosts if each.name not in troubles}
     gevent.joinall(list(tasks.values()))
     machines = {name: task.value for name, task in tasks.items() if task.value is not None}
+    of_bundle = judge_bundle(plan.bundle, plan.kubernetes_version)
+    if not faults and not of_bundle:
+        of_bundle = _images(plan.bundle, {machine["platform"] for machine in machines.values()})
     findings = [
         *faults,
-        *judge_bundle(plan.bundle, plan.kubernetes_version),
+        *of_bundle,
         *judge_plan(plan),
         *judge_groups(host.inventory.groups),
         *judge_together(machines),
     ]
     return Look(teller, machines, troubles, accepted(findings, plan.accept))
+
+
+def _images(directory: str, platforms: Iterable[str]) -> list[Finding]:
+    """Judge the images, once a run: it takes seconds, and nothing changes in between."""
+    if directory not in _rendered:
+        lock, store = system.open_bundle(directory)
+        data: dict[str, Any] = host.data.dict()  # type: ignore[no-untyped-call]
+        _rendered[directory] = judge_images(offline.parts(data, lock, store), lock, platforms, directory)
+    return _rendered[directory]
 
 
 def _read(node: Host) -> Machine | None:

@@ -17,18 +17,17 @@ from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.context import host, inventory
 
 from meshstrap import scenarios
-from meshstrap.bundle import lock, reference
+from meshstrap.bundle import check, lock, reference
 from meshstrap.facts.k8s import nodes
 from meshstrap.kube import query
 from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import Plan, plan
-from meshstrap.kube.ref import Ref
 from meshstrap.mesh import revision
 from meshstrap.mesh.errors import MeshError
 from meshstrap.operations import api_server, istio, k8s
 from meshstrap.operations.failure import executing, failure
 from meshstrap.scenarios import ingress
-from meshstrap.scenarios.engine import Scenario, images, prove, remains
+from meshstrap.scenarios.engine import Scenario, prove, remains
 from meshstrap.scenarios.parameters import ParameterError
 from meshstrap.scenarios.site import Node, Site
 
@@ -169,17 +168,13 @@ def _refuse_unknown_images(found: Scenario, objects: list[dict[str, Any]]) -> No
     if not path.exists():
         return
     try:
-        known = {image.reference for image in lock.read(path).images}
+        locked = lock.read(path)
     except lock.LockError as error:
         raise OperationValueError(str(error)) from None
-    unknown = [
-        f"{Ref.of(item)} in {_from_here(found.manifests)} asks for image {full}, which {path} does not hold"
-        for name, item in images(objects)
-        if (full := reference.normalize(name)) not in known
-    ]
-    if unknown:
+    faults = check.judge(locked, check.uses(objects, str(_from_here(found.manifests))), holder=str(path))
+    if faults:
         raise OperationValueError(
-            "\n".join(unknown) + "\nGive data `images` a name and tag that the bundle holds,"
+            "\n".join(faults) + "\nGive data `images` a name and tag that the bundle holds,"
             " or put the image into the bundle and run deploys/images.py."
         )
 

@@ -319,11 +319,6 @@ def collect(look: Callable[[], bool], site: Site) -> None:
         site.clock.sleep(COLLECT_PAUSE)
 
 
-def images(objects: list[Object]) -> list[tuple[str, Object]]:
-    """List the image references of objects, each with the object that uses it, in their order."""
-    return [(container["image"], item) for item in objects for container in _containers(item)]
-
-
 def declared(objects: list[Object], kind: str) -> Object:
     """Give the one object of a kind that a scenario declares.
 

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from meshstrap.bundle.check import Use
+from meshstrap.bundle.lock import Lock
 from meshstrap.facts.preflight import Machine, parse
+from meshstrap.operations.offline import Part
 from meshstrap.operations.preflight import (
     ERROR,
     WARNING,
@@ -23,6 +26,7 @@ from meshstrap.operations.preflight import (
     judge_bundle,
     judge_data,
     judge_groups,
+    judge_images,
     judge_plan,
     judge_together,
     told_by,
@@ -364,3 +368,23 @@ def test_an_accepted_error_is_a_warning_that_says_so() -> None:
     cpu = Finding(ERROR, "cpu", "1 CPU", "buy")
     assert seen(accepted([swap, cpu], ["swap"])) == [(WARNING, "swap"), (ERROR, "cpu")]
     assert accepted([swap], ["swap"])[0].message == "swap is on (accepted)"
+
+
+def test_an_image_that_lacks_stops_the_site_and_one_of_a_scenario_is_a_warning() -> None:
+    parts = [
+        Part("Kubernetes", (Use("kubeadm", "registry.k8s.io/pause:3.10"),)),
+        Part("Istio", fault="the bundle has no istioctl"),
+        Part("scenario canary", (Use("Deployment/canary/appv1", "xianchao/canary:v1"),), optional=True),
+        Part("scenario fault", unchecked="cannot be run here", optional=True),
+    ]
+    found = judge_images(parts, Lock(), {"linux/amd64"}, "images")
+    assert [(each.level, each.check) for each in found] == [
+        (ERROR, "images"),
+        (ERROR, "images"),
+        (WARNING, "images"),
+        (WARNING, "images"),
+    ]
+    texts = [each.message for each in found]
+    assert texts[0] == "kubeadm asks for image registry.k8s.io/pause:3.10, which images/bundle.lock.yaml does not hold"
+    assert texts[1] == "Istio: the bundle has no istioctl"
+    assert "Deployment/canary/appv1" in texts[2] and "not looked at: cannot be run here" in texts[3]

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typing_extensions import override
 
+from meshstrap.bundle import check
 from meshstrap.evidence.verdict import Outcome
 from meshstrap.kube.connect import Client, connect
 from meshstrap.mesh.proxy_config import declared_routes
@@ -94,41 +95,25 @@ def test_every_manifest_is_plain_yaml_in_its_own_namespace_on_the_shared_gateway
 @pytest.mark.parametrize("name", names())
 def test_images_are_those_of_the_objects_and_can_be_renamed(name: str) -> None:
     scenario = find(name)
-    images = engine.images(scenario.objects(scenario.parameters({})))
+    images = check.uses(scenario.objects(scenario.parameters({})), "manifests.yaml")
     assert images
     renamed = scenario.objects(scenario.parameters({}), image=lambda reference: f"registry.example/{reference}")
     text = yaml.safe_dump(renamed)
-    assert all(f"image: registry.example/{reference}" in text for reference, _ in images)
+    assert all(f"image: registry.example/{image.reference}" in text for image in images)
 
 
 def test_the_canarys_weight_is_set_on_the_objects_and_nowhere_else() -> None:
     scenario = find("canary")
-    used = engine.images(scenario.objects({"weight": 20}))
-    assert [(image, item["metadata"]["name"]) for image, item in used] == [
-        ("xianchao/canary:v1", "appv1"),
-        ("xianchao/canary:v2", "appv2"),
+    used = check.uses(scenario.objects({"weight": 20}), "manifests.yaml")
+    assert [(use.reference, use.place) for use in used] == [
+        ("xianchao/canary:v1", "Deployment/canary/appv1 in manifests.yaml"),
+        ("xianchao/canary:v2", "Deployment/canary/appv2 in manifests.yaml"),
     ]
     twenty, default = scenario.objects({"weight": 20}), scenario.objects({"weight": 10})
     changed = [(a, b) for a, b in zip(twenty, default, strict=True) if a != b]
     assert [a["kind"] for a, _ in changed] == ["VirtualService"]
     routes: list[dict[str, Any]] = changed[0][0]["spec"]["http"][0]["route"]
     assert {each["destination"]["subset"]: each["weight"] for each in routes} == {"v1": 80, "v2": 20}
-
-
-@pytest.mark.parametrize(
-    "item",
-    [
-        {"kind": "Pod", "spec": {"containers": [{"image": "a"}], "initContainers": [{"image": "b"}]}},
-        {"kind": "Job", "spec": {"template": {"spec": {"containers": [{"image": "a"}, {"image": "b"}]}}}},
-        {
-            "kind": "CronJob",
-            "spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"image": "a"}, {"image": "b"}]}}}}},
-        },
-    ],
-    ids=lambda item: str(item["kind"]),
-)
-def test_images_are_found_wherever_a_kind_has_its_pods(item: dict[str, Any]) -> None:
-    assert {image for image, _ in engine.images([item])} == {"a", "b"}
 
 
 def test_a_namespace_asks_for_the_sidecars_of_the_sites_revision_and_never_by_two_labels() -> None:
