@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from meshstrap.bundle import lock as bundle_lock
 from meshstrap.lab.directory import Lab
 from meshstrap.operations.system import SYSCTLS
 
@@ -175,3 +177,21 @@ def test_a_password_that_nobody_can_type_is_a_finding_beside_the_others(
     assert "error [access] control-1: sudo needs a password" in output
     assert "error [versions]" in output
     assert "Traceback" not in output
+
+
+def test_an_image_that_the_deploys_would_lack_is_named_with_its_object(
+    bare_node: Lab, run_pyinfra: Callable[..., Finished], copied_bundle: Path
+) -> None:
+    """proxyv2 is not in the bundle: nobody says so until the gateway does not start."""
+    path = copied_bundle / "bundle.lock.yaml"
+    lock = bundle_lock.read(path)
+    kept = tuple(image for image in lock.images if "proxyv2" not in image.reference and "canary" not in image.reference)
+    bundle_lock.write(replace(lock, images=kept), path)
+    run = run_pyinfra(*PREFLIGHT, "-y", "--data", f"bundle={copied_bundle}", lab=bare_node)
+    said = run.stdout + run.stderr
+    assert run.returncode == 1
+    assert "error [images] Deployment/istio-system/istio-ingressgateway in istioctl manifest generate" in said
+    assert (
+        f"asks for image docker.io/istio/proxyv2:1.31.0, which {copied_bundle}/bundle.lock.yaml does not hold" in said
+    )
+    assert "warning [images] Deployment/canary/appv1" in said, "the site stands without a scenario"
