@@ -92,10 +92,22 @@ def add(bundle: Bundle, paths: Sequence[Path], wishes: Wishes, echo: Callable[[s
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
     """Give what is to be read, and whether a person named it: what merely lies beside other files may be anything."""
     for path in paths:
-        if not path.is_dir() or any((path / name).is_file() for name in _WHOLE):
-            yield path, True
-        else:
-            yield from ((file, False) for file in sorted(path.rglob("*")) if file.is_file())
+        for found in _walk(path):
+            yield found, found == path
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Give a file, a directory that is one thing, or all of these below any other directory."""
+    if not path.is_dir() or any((path / name).is_file() for name in _WHOLE):
+        yield path
+        return
+    try:
+        inside = sorted(path.iterdir())
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+    for each in inside:
+        if each.is_file() or (each.is_dir() and not each.is_symlink()):
+            yield from _walk(each)
 
 
 class _Intent:

@@ -129,8 +129,8 @@ def read(path: Path) -> Lock:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise LockError(
-            f"{path}: no such file: there is no bundle here. `meshstrap lab build` makes one; data `bundle` names the "
-            "directory that holds it"
+            f"{path}: no such file: there is no bundle here. `meshstrap bundle add` makes one of what you have, and "
+            "`meshstrap lab build` one of package registries; data `bundle` names the directory that holds it"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise LockError(f"{path}: cannot be read: {error}") from error

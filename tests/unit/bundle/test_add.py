@@ -336,6 +336,22 @@ def test_files_beside_archives_are_passed_over_and_said(
     assert "holds neither images nor programs" in failure
 
 
+def test_a_disk_with_archives_layouts_and_another_sites_bundle(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    disk = tmp_path / "usb"
+    (disk / "tars").mkdir(parents=True)
+    write(disk / "tars" / "a.tar", archives.docker((A, ["a:1"])))
+    unpack(disk / "deep" / "layout", archives.oci(C, "docker.io/c/c:1"))
+    theirs = Bundle(disk / "site")
+    d = image("d")
+    assert add(theirs, [write(tmp_path / "d.tar", archives.docker((d, ["d:1"])))], Wishes(), print) == []
+    (disk / "round").symlink_to(disk)
+    assert put(disk) == []
+    lock = bundle.read()
+    for reference, made in (("a:1", A), ("c/c:1", C), ("d:1", d)):
+        is_whole(bundle, lock.image(reference, "linux/amd64"), made)
+    assert len(lock.images) == 3
+
+
 def test_one_bad_file_does_not_keep_the_others_out(tmp_path: Path, bundle: Bundle, put: Put) -> None:
     bad = tmp_path / "bad.tar"
     bad.write_bytes(b"no tar at all" * 100)
