@@ -418,9 +418,10 @@ def judge_images(parts: Iterable[offline.Part], lock: Lock, platforms: Iterable[
 
     """
     rendered = list(parts)
-    remedy = "Add it with `meshstrap bundle add`, or name another with data `images`"
+    lacks = "Add it with `meshstrap bundle add`, or name another with data `images`"
+    fault = "Put that right in the site's data, or in the bundle"
     findings = [
-        Finding(WARNING if part.optional else ERROR, "images", text, remedy)
+        Finding(WARNING if part.optional else ERROR, "images", text, fault if part.fault else lacks)
         for part, text in offline.faults(rendered, lock, platforms, f"{directory}/bundle.lock.yaml")
     ]
     return findings + [

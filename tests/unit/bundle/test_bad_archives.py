@@ -218,6 +218,37 @@ def test_a_manifest_that_lies_about_a_layers_size(tmp_path: Path, refused: Calla
     assert blob(PACK["gzip"](A.layers[1])) in failure and "bytes instead of" in failure
 
 
+def test_a_manifest_that_lies_about_its_configs_size(tmp_path: Path, refused: Callable[[Path], str]) -> None:
+    out = archives.layout()
+    config = out.blob(A.config) | {"size": len(A.config) + 1}
+    layers = [out.blob(PACK["gzip"](each)) for each in A.layers]
+    out.add(out.blob(compact({"schemaVersion": 2, "config": config, "layers": layers})), "docker.io/library/a:1")
+    failure = refused(write(tmp_path / "a.tar", out.finished()))
+    assert f"{blob(A.config)}: altered: has {len(A.config)} bytes instead of {len(A.config) + 1}" in failure
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        # A size of -1024 in base 256.
+        ({124: b"\xff" * 10 + b"\xfc\x00"}, "a member of negative size"),
+        ({124: b"%011o\0" % (64 << 20), 156: b"x"}, "a header of"),
+    ],
+    ids=["negative", "pax-of-64-MiB"],
+)
+def test_a_header_that_nobody_would_write(
+    tmp_path: Path, refused: Callable[[Path], str], header: dict[int, bytes], why: str
+) -> None:
+    block = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
+    for place, what in header.items():
+        block[place : place + len(what)] = what
+    block[148:156] = b" " * 8
+    block[148:155] = b"%06o\0" % sum(block)
+    path = tmp_path / "a.tar"
+    path.write_bytes(bytes(block) + archives.tar(docker()))
+    assert why in refused(path)
+
+
 @pytest.mark.parametrize("part", ["manifest", "config", "layer"])
 def test_a_blob_that_has_not_the_digest_that_it_is_called_by(
     tmp_path: Path, refused: Callable[[Path], str], part: str
