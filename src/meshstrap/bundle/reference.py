@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,7 +105,7 @@ def normalize(reference: str) -> str:
     return parse(reference).full
 
 
-def override(reference: str, images: Iterable[Mapping[str, Any]]) -> str:
+def override(reference: str, images: Sequence[Mapping[str, Any]]) -> str:
     """Give a reference the name that the site uses for it.
 
     Args:
@@ -120,6 +120,10 @@ def override(reference: str, images: Iterable[Mapping[str, Any]]) -> str:
         ReferenceError: The reference or an entry is none.
     """
     parsed = parse(reference)
+    if not isinstance(images, list | tuple) or not all(isinstance(entry, Mapping) for entry in images):
+        raise ReferenceError(
+            f"data images: must be a list of {{'name': ..., 'newName': ..., 'newTag': ...}}, not {images!r}"
+        )
     for entry in images:
         unknown = set(entry) - {"name", "newName", "newTag", "digest"}
         if unknown or not isinstance(entry.get("name"), str):

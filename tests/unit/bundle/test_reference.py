@@ -83,3 +83,9 @@ def test_override_replaces_only_what_it_gives() -> None:
 def test_a_wrong_override_is_refused(entry: dict[str, object]) -> None:
     with pytest.raises(ReferenceError):
         override("a", [entry])
+
+
+@pytest.mark.parametrize("images", ["nginx", {"name": "nginx"}, ["nginx"], [None], 7])
+def test_data_that_is_no_list_of_entries_is_refused(images: object) -> None:
+    with pytest.raises(ReferenceError, match="data images: must be a list"):
+        override("nginx", images)  # type: ignore[arg-type]
