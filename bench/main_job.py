@@ -1,6 +1,6 @@
 """Time the main job: from a built bundle and nothing running to the canary's verdict, and the runs after it.
 
-    uv run python bench/main_job.py            # takes the lab down first, and leaves it up
+    uv run python -m bench.main_job            # takes the lab down first, and leaves it up
 
 Prints the seconds of every operation as pyinfra starts it, the share of the whole, and the second runs. Read the
 figures as ratios of one run: the machine is shared.

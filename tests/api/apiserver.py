@@ -59,6 +59,19 @@ def program(name: str) -> Path:
     return link
 
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 class Authority:
     """A certificate authority of its own for one server."""
 
@@ -69,6 +82,9 @@ class Authority:
         self.certificate = (
             self._builder(name, self._key.public_key(), days=1)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            # These and the issued ones' key identifier are what strict clients (Python 3.13's default) want to see.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
             .sign(self._key, hashes.SHA256())
             .public_bytes(serialization.Encoding.PEM)
         )
@@ -96,6 +112,7 @@ class Authority:
         certificate = (
             self._builder(x509.Name(attributes), key.public_key(), days=1)
             .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
                 critical=False,

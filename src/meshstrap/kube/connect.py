@@ -362,6 +362,8 @@ def _token_header(user: Mapping[str, Any]) -> dict[str, str]:
             token = Path(path).read_text().strip()
         except OSError as error:
             raise KubeError(f"kubeconfig: tokenFile cannot be read: {error}") from None
+    if token and not re.fullmatch(r"[!-~]+", token):
+        raise KubeError("kubeconfig: the token holds blanks, line breaks or other characters that no token has")
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 

@@ -16,7 +16,7 @@ from meshstrap.lab.directory import Lab, LabError
 from meshstrap.lab.docker import LABEL, Docker, DockerError
 from meshstrap.lab.record import Node, Record, read, write
 
-MOST_WORKERS = 5
+MOST_WORKERS = 9
 IMAGE = "meshstrap-node"
 NODE_LABEL = "meshstrap.node"
 # Each is a volume: an overlay file system cannot hold another's upper directory.

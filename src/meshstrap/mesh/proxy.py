@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from meshstrap.kube.connect import Client
-from meshstrap.kube.exec import execute
 from meshstrap.mesh.errors import ProxyError
 from meshstrap.mesh.gateway import PROXY
 
@@ -27,6 +26,9 @@ def ask(client: Client, namespace: str, pod: str, path: str) -> str:
         ProxyError: pilot-agent reports a failure.
         KubeError: the cluster cannot be asked.
     """
+    # Imported only where a proxy is asked: the websocket library takes a tenth of a deploy's own start.
+    from meshstrap.kube.exec import execute
+
     result = execute(client, namespace, pod, PROXY, ["pilot-agent", "request", "GET", path])
     if result.exit_code != 0:
         raise ProxyError(
