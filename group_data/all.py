@@ -10,6 +10,8 @@ pod_cidr = "10.244.0.0/16"
 service_cidr = "10.96.0.0/16"
 # Manifests of a CNI of your own. Empty: bridge and host-local with routes between the nodes, which then share one L2.
 cni_manifests = []
+# Whether deploys/images.py removes images that meshstrap brought and that nothing needs any more.
+images_prune = False
 # Merged over meshstrap's own settings, in the form of each program's own configuration file.
 containerd_config = {}
 kubelet_config = {}
@@ -43,6 +45,15 @@ prove = True
 # Take over fields that another manager of the cluster holds.
 force = False
 reports = "reports"
+
+# --- ssh -------------------------------------------------------------------------------------------------------------
+# So that AES-GCM is taken, which costs this machine a third less than paramiko's first choice; it is in OpenSSH since
+# 6.2. Take this away for an sshd without it.
+ssh_paramiko_connect_kwargs = {
+    "disabled_algorithms": {
+        "ciphers": ["aes128-ctr", "aes192-ctr", "aes256-ctr", "aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"]
+    }
+}
 
 # --- Given on the command line only ----------------------------------------------------------------------------------
 confirm = ""

@@ -78,7 +78,7 @@ class Remote:
 
     def finish(self, line: str | None = None) -> Result:
         """Send a last line (when given), close standard input and return what the command leaves."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, EOFError):
             if line is not None:
                 self._channel.sendall(f"{line}\n".encode())
             self._channel.shutdown_write()
@@ -135,14 +135,15 @@ def stream(
         with gevent.Timeout(timeout):
             with _until_closed(channel):
                 write(cast(BinaryIO, _Stdin(channel)))
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, EOFError):
                 channel.shutdown_write()
             gevent.joinall([stdout, stderr])
             exit_code = channel.recv_exit_status()
     except gevent.Timeout:
         raise TransportError(f"{host.name}: no answer within {timeout:.0f} s") from None
     finally:
-        channel.close()
+        with contextlib.suppress(OSError, EOFError):
+            channel.close()
     if exit_code == -1 and not channel.get_transport().is_active():
         raise TransportError(
             f"{host.name}: the ssh connection was lost while a command ran, which may have done its work or a part of"
@@ -260,7 +261,10 @@ class _Stdin(io.RawIOBase):
     @override
     def write(self, data: ReadableBuffer, /) -> int:
         view = memoryview(data).cast("B")
-        self._channel.sendall(cast(bytes, view))
+        try:
+            self._channel.sendall(cast(bytes, view))
+        except EOFError:  # paramiko's word for it
+            raise ConnectionError("the ssh connection was lost") from None
         return len(view)
 
 

@@ -28,7 +28,7 @@ from pyinfra import host
 from pyinfra.api.command import StringCommand
 from pyinfra.operations import python, server
 from meshstrap import transport
-from meshstrap.operations import containerd, kubeadm, system
+from meshstrap.operations import containerd, kubeadm, runtime, system
 
 DIE = {sshd!r} + """
 setsid sh -c "sleep 0.5; kill -9 $(cat /run/second-sshd.pid) $sshd" >/dev/null 2>&1 </dev/null &
@@ -64,7 +64,7 @@ def second_sshd(bare_node: Lab, on_node: Callable[..., Finished], tmp_path: Path
     [
         ("system.kernel(name='next')", OURS),
         ("containerd.programs(name='next', bundle=host.data.bundle)", OURS),
-        ("containerd.images(name='next', bundle=host.data.bundle, kubernetes_version='1.34.10')", OURS),
+        ("runtime.images(name='next', bundle=host.data.bundle, kubernetes_version='1.34.10')", OURS),
         ("kubeadm.kubelet(name='next', bundle=host.data.bundle)", OURS),
         ("kubeadm.join(name='next', cluster_name='c', ignore_preflight_errors=[])", OURS),
         ("kubeadm.pod_network(name='next', pod_cidr='10.244.0.0/16', cni_manifests=[])", OURS),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Sequence
@@ -11,8 +9,15 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import BinaryIO
 
-from meshstrap.bundle.lock import Image
+from meshstrap.bundle.lock import Image, Layer
 from meshstrap.bundle.store import LAYOUT, Store, StoreError, index_json
+
+_CHUNK = 1 << 20
+_GZIP_TRAILER = 4
+# Layers of binaries and text pack to a third or a half; what cannot be told is taken to be larger than that.
+_UNKNOWN_RATIO = 4
+# Blobs that were read and had their digests, as they were then: several nodes get the same ones in one run.
+_verified: set[tuple[str, int, int, int]] = set()
 
 
 def write(stream: BinaryIO, store: Store, images: Sequence[Image], omit: AbstractSet[str] = frozenset()) -> None:
@@ -22,11 +27,11 @@ def write(stream: BinaryIO, store: Store, images: Sequence[Image], omit: Abstrac
         stream: Where it goes; it is only written to, never sought in.
         store: Where the blobs are.
         images: What the archive holds. A blob that several share is sent once.
-        omit: Digests of layers that the node has already: they are left out, which containerd accepts. Manifests
-            and configs always go.
+        omit: Digests of layers that the node has already: they are left out, which containerd accepts, and Docker
+            where they are the lowest layers of the image. Manifests and configs always go.
 
     Raises:
-        StoreError: A blob is missing or altered, seen while it is sent: the archive ends there, and the runtime
+        StoreError: A blob is missing or altered, seen before it is sent: the archive ends there, and the runtime
             refuses the image whose blob it was.
     """
     docker = []
@@ -42,51 +47,79 @@ def write(stream: BinaryIO, store: Store, images: Sequence[Image], omit: Abstrac
         )
         blobs.update(dict.fromkeys([image.manifest, image.config]))
         blobs.update(dict.fromkeys(digest for digest in layers if digest not in omit))
-    # GNU, because USTAR caps a member at 8 GiB.
-    with tarfile.open(fileobj=stream, mode="w|", bufsize=1 << 20, format=tarfile.GNU_FORMAT) as tar:
-        _add_bytes(tar, "oci-layout", LAYOUT)
-        _add_bytes(tar, "index.json", index_json(store, images))
-        _add_bytes(tar, "manifest.json", json.dumps(docker, separators=(",", ":")).encode())
-        for digest in blobs:
-            _add_blob(tar, store.blob(digest), digest)
+    _add_bytes(stream, "oci-layout", LAYOUT)
+    _add_bytes(stream, "index.json", index_json(store, images))
+    _add_bytes(stream, "manifest.json", json.dumps(docker, separators=(",", ":")).encode())
+    for digest in blobs:
+        _add_blob(stream, store, digest)
+    stream.write(tarfile.NUL * (2 * tarfile.BLOCKSIZE))
+
+
+def unpacked_size(store: Store, layer: Layer) -> int:
+    """Estimate the bytes of a layer's tar from the trailer of its gzip blob, without unpacking it.
+
+    The trailer holds the size modulo 4 GiB (RFC 1952, 2.3.1), and of the last member alone where there are several.
+    Tars pack; a trailer that says less than the blob's own size is not believed, and four times that is assumed.
+
+    Args:
+        store: Where the blob is.
+        layer: Which. Its blob may be missing, as what is not to be sent may.
+    """
+    try:
+        with store.blob(layer.digest).open("rb") as file:
+            file.seek(-_GZIP_TRAILER, 2)
+            stated = int.from_bytes(file.read(), "little")
+    except OSError:
+        stated = 0
+    return stated if stated >= layer.size else _UNKNOWN_RATIO * layer.size
 
 
 def _member(digest: str) -> str:
     return f"blobs/sha256/{digest.removeprefix('sha256:')}"
 
 
-def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def _header(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))
+    info.size = size
+    # GNU, because USTAR caps a member at 8 GiB.
+    return info.tobuf(tarfile.GNU_FORMAT)
 
 
-def _add_blob(tar: tarfile.TarFile, path: Path, digest: str) -> None:
-    info = tarfile.TarInfo(_member(digest))
+def _padding(size: int) -> bytes:
+    return tarfile.NUL * (-size % tarfile.BLOCKSIZE)
+
+
+def _add_bytes(stream: BinaryIO, name: str, content: bytes) -> None:
+    stream.write(_header(name, len(content)) + content + _padding(len(content)))
+
+
+def _add_blob(stream: BinaryIO, store: Store, digest: str) -> None:
+    # By hand: tarfile's own stream copies every byte three times, which several nodes at once would wait for.
+    path = store.blob(digest)
+    _verify(store, path, digest)
+    size = path.stat().st_size
+    stream.write(_header(_member(digest), size))
+    left = size
+    with path.open("rb") as file:
+        while chunk := file.read(min(_CHUNK, left)):
+            stream.write(chunk)
+            left -= len(chunk)
+    if left:
+        raise StoreError(f"{path}: altered: it became shorter while it was read")
+    stream.write(_padding(size))
+
+
+def _verify(store: Store, path: Path, digest: str) -> None:
     try:
-        with path.open("rb") as file:
-            info.size = path.stat().st_size
-            hashed = _Hashed(file)
-            tar.addfile(info, hashed)
-    except FileNotFoundError:
-        raise StoreError(f"{path}: missing") from None
-    if hashed.digest() != digest:
-        raise StoreError(f"{path}: altered: its content no longer has the digest that is its name")
-
-
-class _Hashed:
-    """A file that computes its digest while tarfile reads it, so that no second reading is needed."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        """Read and add to the digest."""
-        data = self._file.read(size)
-        self._hash.update(data)
-        return data
-
-    def digest(self) -> str:
-        """Compute the digest of all that was read."""
-        return f"sha256:{self._hash.hexdigest()}"
+        found = path.stat()
+    except OSError:
+        known = None
+    else:
+        known = (str(path), found.st_ino, found.st_size, found.st_mtime_ns)
+    if known in _verified:
+        return
+    problem = store.problem(digest)
+    if problem:
+        raise StoreError(problem)
+    if known:
+        _verified.add(known)

@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+import shlex
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-# One round trip (measured: 90 ms on top of ssh, 4 kB for 20 images). `images check` tells whether every blob is there
-# and unpacked; its -q prints incomplete images too, so the table is read. ctr 2.x writes deprecations on stderr.
-_SCRIPT = r"""
-PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
+from meshstrap.bundle.plan import NodeImage, Runtime
+from meshstrap.facts.system import PATH
+
+NAMESPACE = "k8s.io"
+SOCKET = "/run/containerd/containerd.sock"
+PIN_LABEL = "io.cri-containerd.pinned=pinned"
+# On a reference: we brought it. On a manifest's blob too, for the record of the image's id that CRI makes beside it.
+OURS_LABEL = "meshstrap.dev/brought=yes"
+# On a blob that an import counts on, and in the name of a snapshot made on top of one.
+CLAIM_LABEL = "meshstrap.dev/claimed=yes"
+CLAIM_SNAPSHOT = "meshstrap-claim-"
+
+# The first releases whose CRI plugin takes the label from an image that came in by import: containerd's pull requests
+# 9381 and 9382, in 1.7.10 and 1.6.25, and everything from 2.0 on.
+_PINNABLE = ((1, 6, 25), (1, 7, 10), (2, 0, 0))
+
+# `images check` tells whether every blob is there and unpacked; its -q prints incomplete images too, so the table is
+# read. The labels in `content ls` tell an image's config (on its manifest's blob) and its chain ID (on its config's).
+# ctr 2.x writes deprecations on stderr.
+_SCRIPT = f"""
 command -v ctr >/dev/null 2>&1 || exit 0
-c="ctr -n k8s.io"
-$c version >/dev/null 2>&1 || exit 0
-echo '##pinned'; $c images ls -q 'labels."io.cri-containerd.pinned"==pinned' 2>/dev/null
-echo '##check'
-$c images check 2>/dev/null | awk 'NR > 1 { print $1, $3, ($0 ~ / complete \(/ ? "complete" : "incomplete"), $NF }'
+echo "#installed yes"
+[ -S "$socket" ] || exit 0
+c="ctr --address $socket --connect-timeout 5s --namespace {NAMESPACE}"
+v=$($c version 2>/dev/null | awk '/^Server/ {{ s = 1 }} s && $1 == "Version:" {{ print $2; exit }}')
+[ -n "$v" ] || exit 0
+echo "#version $v"
+containerd config dump 2>/dev/null | tr -d "\\"' " | sed -n 's/^\\(root\\|discard_unpacked_layers\\)=/#\\1 /p'
+echo '#images'; $c images ls 2>/dev/null | awk 'NR > 1 {{ print $1, $3, $NF }}'
+echo '#check'
+$c images check 2>/dev/null | awk 'NR > 1 {{ print $1, ($0 ~ / complete \\(/ ? "complete" : "incomplete"), $NF }}'
+echo '#content'
+$c content ls 2>/dev/null | awk 'NR > 1 {{
+    printf "%s", $1
+    n = split($NF, labels, ",")
+    for (i = 1; i <= n; i++) {{
+        label = labels[i]
+        if (label ~ /^containerd.io\\/gc.ref.content.config=/ || label ~ /^containerd.io\\/gc.ref.snapshot/ ||
+            label ~ /^meshstrap.dev\\//) printf " %s", label
+    }}
+    print ""
+}}'
+echo '#snapshots'; $c snapshots ls 2>/dev/null | awk 'NR > 1 {{ print $NF, $1, (NF > 2 ? $2 : "") }}'
+echo '#containers'; $c containers ls 2>/dev/null | awk 'NR > 1 {{ print $2 }}'
 """
 
 
-class Image(TypedDict):
-    """One image reference as containerd has it."""
+class Images(FactBase[dict[str, NodeImage]]):
+    """Returns the images in the kubelet's namespace of containerd, by reference; empty where none answers.
 
-    manifest: str
-    complete: bool
-    pinned: bool
-
-
-class Images(FactBase[dict[str, Image]]):
-    """Returns the images in the kubelet's namespace of containerd, by reference.
-
-    `complete` means that every blob is there and unpacked; `pinned`, that the kubelet's garbage collection keeps it.
-    Empty where no containerd answers.
+    Kubernetes may use another runtime: `meshstrap.facts.runtime.Runtime` looks which.
 
     .. code:: python
 
         {
-            "registry.k8s.io/pause:3.10.1": {"manifest": "sha256:278f...", "complete": True, "pinned": True},
+            "registry.k8s.io/pause:3.10.1": {
+                "manifest": "sha256:278f...",
+                "config": "sha256:cd07...",
+                "complete": True,
+                "unpacked": True,
+                "pinned": True,
+                "ours": True,
+                "used": True,
+            },
         }
     """
 
@@ -45,39 +78,105 @@ class Images(FactBase[dict[str, Image]]):
 
     @override
     def command(self) -> str:
-        return _SCRIPT
+        return f"{PATH}\n{script(SOCKET)}"
 
     @override
-    def process(self, output: list[str]) -> dict[str, Image]:
-        return parse_images(output)
+    def process(self, output: list[str]) -> dict[str, NodeImage]:
+        images = parse(output, SOCKET)["images"]
+        return {name: image for name, image in images.items() if not name.startswith("sha256:")}
 
 
-def parse_images(output: list[str]) -> dict[str, Image]:
-    """Read what the fact's script printed.
+def script(socket: str) -> str:
+    """Write the script that asks all that the Runtime fact says of a containerd.
+
+    Args:
+        socket: its address, or a shell expression for it.
+
+    """
+    return f"socket={socket if socket.startswith('$') else shlex.quote(socket)}\n{_SCRIPT}"
+
+
+def parse(output: list[str], endpoint: str) -> Runtime:
+    """Read what the script printed.
 
     Args:
         output: its lines.
+        endpoint: where it asked.
 
     Returns:
-        The images by reference. References without a tag or by image id (the CRI's own names) are left out.
+        The runtime; where it does not answer its version is empty. Disk and thresholds are not asked here.
 
     """
-    pinned: set[str] = set()
-    images: dict[str, Image] = {}
-    section = ""
+    said: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    lines: list[str] = []
     for line in output:
-        if line.startswith("##"):
-            section = line[2:]
-        elif section == "pinned":
-            pinned.add(line.strip())
-        elif section == "check":
-            words = line.split()
-            if len(words) != 4 or words[0].startswith("sha256:"):
-                continue
-            reference, manifest, state, unpacked = words
-            images[reference] = {
-                "manifest": manifest,
-                "complete": state == "complete" and unpacked == "true",
-                "pinned": reference in pinned,
-            }
+        if line.startswith("#"):
+            key, _, value = line[1:].strip().partition(" ")
+            if value:
+                values[key] = value
+            else:
+                lines = said.setdefault(key, [])
+        elif line.strip():
+            lines.append(line.strip())
+    labels = {digest: rest for digest, *rest in (line.split() for line in said.get("content", []))}
+    snapshots = [line.split() for line in said.get("snapshots", [])]
+    claimed = [words[1] for words in snapshots if words[1].startswith(CLAIM_SNAPSHOT)]
+    on_chain = {
+        words[2] for words in snapshots if words[0] != "Committed" and words[1] not in claimed and len(words) > 2
+    }
+    version = values.get("version", "")
+    return {
+        "kind": "containerd",
+        "endpoint": endpoint,
+        "installed": "installed" in values,
+        "version": version,
+        "images": _images(said, labels, on_chain),
+        "blobs": list(labels),
+        "chains": [words[1] for words in snapshots if words[0] == "Committed"],
+        "claims": [digest for digest, each in labels.items() if CLAIM_LABEL in each] + claimed,
+        "pinnable": pinnable(version),
+        "discards": values.get("discard_unpacked_layers") == "true",
+        "disk": None,
+        "eviction": None,
+    }
+
+
+def pinnable(version: str) -> bool:
+    """Tell whether the kubelet's garbage collection spares images with the label, in this version of containerd."""
+    numbers = version.removeprefix("v").partition("-")[0].partition("~")[0].partition("+")[0].split(".")
+    if len(numbers) < 3 or not all(number.isdigit() for number in numbers[:3]):
+        return False
+    known = tuple(int(number) for number in numbers[:3])
+    return known >= _PINNABLE[-1] or any(known[:2] == first[:2] and known >= first for first in _PINNABLE)
+
+
+def _images(said: dict[str, list[str]], labels: dict[str, list[str]], on_chain: set[str]) -> dict[str, NodeImage]:
+    checked = {words[0]: words[1:] for line in said.get("check", []) if len(words := line.split()) == 3}
+    names = set(said.get("containers", []))
+    images: dict[str, NodeImage] = {}
+    for line in said.get("images", []):
+        words = line.split()
+        if len(words) != 3:
+            continue
+        reference, manifest, own = words
+        state, unpacked = checked.get(reference, ["incomplete", "false"])
+        described = labels.get(manifest, [])
+        config = _label(described, "containerd.io/gc.ref.content.config")
+        chain = _label(labels.get(config, []), "containerd.io/gc.ref.snapshot")
+        # The record of an image's id is CRI's own, and carries no mark but its manifest's.
+        mark = described if reference.startswith("sha256:") else own.split(",")
+        images[reference] = {
+            "manifest": manifest,
+            "config": config,
+            "complete": state == "complete",
+            "unpacked": unpacked == "true",
+            "pinned": PIN_LABEL in own.split(","),
+            "ours": OURS_LABEL in mark,
+            "used": reference in names or chain in on_chain,
+        }
     return images
+
+
+def _label(labels: list[str], key: str) -> str:
+    return next((each.partition("=")[2] for each in labels if each.startswith(key)), "")

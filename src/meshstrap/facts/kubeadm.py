@@ -151,10 +151,7 @@ class RequiredImages(FactBase[list[str]]):
     @override
     def command(self, version: str) -> str:
         wanted = shlex.quote(f"v{version.removeprefix('v')}")
-        return (
-            f'{_PATH}; [ "$(kubeadm version -o short 2>/dev/null)" = {wanted} ] || exit 0; '
-            f"kubeadm config images list --kubernetes-version {wanted}"
-        )
+        return f'{_PATH}; [ "$(kubeadm version -o short 2>/dev/null)" = {wanted} ] || exit 0; {list_images(version)}'
 
     @override
     def process(self, output: list[str]) -> list[str]:
@@ -204,6 +201,12 @@ class Leftovers(FactBase[list[str]]):
     @override
     def process(self, output: list[str]) -> list[str]:
         return [line.strip() for line in output]
+
+
+def list_images(version: str) -> str:
+    """Write the command that prints the images which the node's kubeadm names for a version, one a line."""
+    wanted = shlex.quote(f"v{version.removeprefix('v')}")
+    return f"{_PATH}; command -v kubeadm >/dev/null && kubeadm config images list --kubernetes-version {wanted}"
 
 
 def phase(member: MemberState) -> Phase:

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Container, Generator, Mapping, Sequence
+from typing import Any
 
-from pyinfra.api.command import FunctionCommand, PyinfraCommand, QuoteString, StringCommand
+from pyinfra.api.command import PyinfraCommand, QuoteString, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
-from pyinfra.api.state import State
 from pyinfra.context import host
 
-from meshstrap import transport
-from meshstrap.bundle import archive
 from meshstrap.bundle.lock import Image, Lock, LockError
-from meshstrap.bundle.plan import NodeImage, Plan, UnknownImageError, plan
-from meshstrap.bundle.reference import ReferenceError
-from meshstrap.bundle.store import Store, StoreError
+from meshstrap.bundle.plan import Batch, NodeImage, Runtime
 from meshstrap.facts import containerd as facts
-from meshstrap.facts.kubeadm import Cluster, Member, RequiredImages, phase
-from meshstrap.facts.system import Platform, Services
-from meshstrap.kube import manifests
-from meshstrap.kube.manifests import ManifestError
+from meshstrap.facts.kubeadm import Cluster, ClusterState, Member, MemberState, RequiredImages, phase
+from meshstrap.facts.system import PATH, Services
 from meshstrap.operations import system
-from meshstrap.operations.failure import executing, fail, failure
 from meshstrap.operations.reach import alone, fact
 
 PROGRAMS = {
@@ -39,9 +29,9 @@ CNI_DIRECTORY = "/opt/cni/bin"
 CNI_PLUGINS = {name: f"{CNI_DIRECTORY}/{name}" for name in ("bridge", "host-local", "loopback", "portmap")}
 CONFIG_FILE = "/etc/containerd/config.toml"
 UNIT_FILE = "/etc/systemd/system/containerd.service"
-SOCKET = "/run/containerd/containerd.sock"
 
-PIN_LABEL = "io.cri-containerd.pinned=pinned"
+# What `load` exits with where the node has lost what the archive counts on.
+GONE = 65
 KUBERNETES_BINARIES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 CONTROL_PLANE_ONLY = (*KUBERNETES_BINARIES, "etcd")
 
@@ -67,14 +57,47 @@ TasksMax=infinity
 WantedBy=multi-user.target
 """
 
-# The tar is standard input, so the script is an argument. ctr imports an archive as a whole or not at all.
-_IMPORT = """
-PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
-ctr -n k8s.io images import - || exit 4
+# A claim protects what an archive leaves out from garbage collection: the import's own lease covers only what it
+# writes. It does not expire; the next run releases what a run that died left. The tar is standard input.
+_CLAIMS = f"""
+{PATH}
+c="ctr --address $1 --connect-timeout 10s --namespace {facts.NAMESPACE}"; shift
+release() {{
+    for claimed; do
+        case $claimed in
+            sha256:*) $c content label "$claimed" containerd.io/gc.root= {facts.CLAIM_LABEL.partition("=")[0]}= ;;
+            *) $c snapshots rm "$claimed" ;;
+        esac >/dev/null 2>&1
+    done
+    return 0
+}}
 """
-_PIN = f"""
-PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
-for r; do ctr -n k8s.io images label "$r" {PIN_LABEL} >/dev/null || exit 1; done
+_IMPORT = f"""{_CLAIMS}
+claims=$1; shift
+trap 'release $claims' EXIT; trap 'exit 1' HUP INT TERM PIPE
+for claimed in $claims; do
+    case $claimed in
+        sha256:*) $c content label "$claimed" "containerd.io/gc.root=$(date -u +%FT%TZ)" {facts.CLAIM_LABEL} ;;
+        *) $c snapshots prepare "$claimed" "${{claimed#{facts.CLAIM_SNAPSHOT}}}" ;;
+    esac >/dev/null 2>&1 || {{ echo "$claimed is gone" >&2; exit {GONE}; }}
+done
+$c images import - || exit 1
+# Whether it delivered is for the caller to find out.
+while [ $# -gt 0 ]; do
+    [ -z "$3" ] || $c images label "$1" $3 >/dev/null 2>&1
+    case $3 in *{facts.OURS_LABEL}*) $c content label "$2" {facts.OURS_LABEL} >/dev/null 2>&1 ;; esac
+    shift 3
+done
+exit 0
+"""
+_RELEASE = f"""{_CLAIMS}
+release "$@"
+"""
+_PIN = f"""{_CLAIMS}
+for reference; do $c images label "$reference" {facts.PIN_LABEL} >/dev/null || exit 1; done
+"""
+_REMOVE = f"""{_CLAIMS}
+$c images rm --sync "$@" >/dev/null
 """
 
 
@@ -170,72 +193,47 @@ def service(
     yield from system.service("containerd", texts, checksums)
 
 
-@operation()
-@alone
-def images(
-    bundle: str, kubernetes_version: str, cni_manifests: Sequence[str] = ()
-) -> Generator[PyinfraCommand, None, None]:
-    """Bring the images that the node needs from the bundle into its containerd, pin them, and verify them there.
+def load(runtime: Runtime, batch: Batch, ours: Container[str]) -> StringCommand:
+    """Make the command that imports an archive from its standard input.
 
-    An image is there when its exact reference has the locked manifest and every blob, unpacked. What lacks is
-    streamed as one archive straight into containerd; a layer that several images share travels once. Afterwards the
-    node is asked again: an import that did not deliver is an error.
+    What the archive leaves out is claimed first, and released in any case. Exit code GONE: some of it is not there.
 
-    + bundle: the directory of the bundle
-    + kubernetes_version: whose images kubeadm names
-    + cni_manifests: the site's own CNI, whose images every node needs
+    Args:
+        runtime: what the node says of its containerd.
+        batch: what the archive holds and leaves out.
+        ours: references of the images to mark as brought by us.
 
-    **Example:**
-
-    .. code:: python
-
-        containerd.images(
-            name="Bring the images onto the node",
-            bundle=host.data.bundle,
-            kubernetes_version=host.data.kubernetes_version,
-        )
     """
-    problem = system.version_problem("kubernetes_version", kubernetes_version)
-    if problem:
-        yield from system.refuse(problem)
-        return
-    try:
-        lock, store = system.open_bundle(bundle)
-        required = fact(host, RequiredImages, version=kubernetes_version)
-        wanted = references(
-            lock, required, kubernetes_version,
-            control_plane="control_plane" in host.groups, workloads=runs_workloads(host),
-            kubernetes=phase(fact(host, Member)) != "foreign",
-        )  # fmt: skip
-        for path in cni_manifests:
-            wanted.update(dict.fromkeys(images_of(manifests.load(Path(path))), path))
-        on_node = fact(host, facts.Images)
-        todo = plan(lock, wanted, fact(host, Platform), _node_images(on_node))
-        check_files(store, todo.send)
-    except (LockError, UnknownImageError, ReferenceError, StoreError, ManifestError) as error:
-        yield from system.refuse(f"{bundle}: {error}" if isinstance(error, UnknownImageError) else str(error))
-        return
-    unpinned = [image.reference for image in todo.present if not on_node[image.reference]["pinned"]]
-    if not todo.send and not unpinned:
-        host.noop(f"all {len(todo.present)} images are there, complete and pinned")
-        return
-    if todo.send:
-        if not executing() or not host.state.check_for_changes:
-            host.log(f"{len(todo.send)} images to send ({todo.size / 1e6:.0f} MB), {len(todo.present)} are there")
-        if executing() and not _answers():
-            yield failure(f"{host.name}: there is no containerd; run deploys/runtime.py first")
-            return
-        yield FunctionCommand(_import, (store, todo), {})
-    on_node = fact(host, facts.Images)
-    lacking = undelivered([*todo.send, *todo.present], on_node)
-    if lacking:
-        yield failure(
-            f"{host.name}: containerd took the images without an error, but does not have: {', '.join(lacking)}.\n"
-            "Look at free disk and at `journalctl -u containerd` on the node, then run this again."
-        )
-        return
-    to_pin = [image.reference for image in (*todo.present, *todo.send) if not on_node[image.reference]["pinned"]]
-    yield StringCommand("sh", "-c", QuoteString(_PIN), "pin", *(QuoteString(reference) for reference in to_pin))
+    claims = [
+        f"{facts.CLAIM_SNAPSHOT}{claim.removeprefix('chain:')}" if claim.startswith("chain:") else claim
+        for claim in batch.claims
+    ]
+    arguments = [" ".join(claims)]
+    for image in batch.images:
+        pin = [facts.PIN_LABEL] if runtime["pinnable"] else []
+        mark = [facts.OURS_LABEL] if image.reference in ours else []
+        arguments += [image.reference, image.manifest, " ".join([*pin, *mark])]
+    return _command(_IMPORT, runtime, arguments)
+
+
+def release(runtime: Runtime) -> StringCommand:
+    """Make the command that releases what a run that died had claimed."""
+    return _command(_RELEASE, runtime, runtime["claims"])
+
+
+def pin(runtime: Runtime, references: Sequence[str]) -> StringCommand:
+    """Make the command that keeps images from the kubelet's garbage collection."""
+    return _command(_PIN, runtime, references)
+
+
+def remove(runtime: Runtime, names: Sequence[str]) -> StringCommand:
+    """Make the command that removes images by the names that the runtime has them under."""
+    return _command(_REMOVE, runtime, names)
+
+
+def _command(script: str, runtime: Runtime, arguments: Sequence[str]) -> StringCommand:
+    words = (QuoteString(argument) for argument in arguments)
+    return StringCommand("sh", "-c", QuoteString(script), "ctr", QuoteString(runtime["endpoint"]), *words)
 
 
 def references(
@@ -314,13 +312,28 @@ def runs_workloads(node: Host) -> bool:
         Lost: the node does not answer.
 
     """
-    workers = node.inventory.groups.get("workers", [])
-    if node in workers or not workers:
+    if not asks_cluster(node):
         return True
     member = fact(node, Member)
+    return takes_workloads(member, fact(node, Cluster) if phase(member) == "ours" else None)
+
+
+def asks_cluster(node: Host) -> bool:
+    """Tell whether only its cluster knows if a node runs applications: it is no worker, and there are some."""
+    workers = node.inventory.groups.get("workers", [])
+    return bool(workers) and node not in workers
+
+
+def takes_workloads(member: MemberState, cluster: ClusterState | None) -> bool:
+    """Tell whether Istio and applications run on a control plane node beside workers.
+
+    Args:
+        member: what its files say.
+        cluster: what its cluster says; None where none answers.
+
+    """
     if phase(member) != "ours":
         return phase(member) == "foreign"
-    cluster = fact(node, Cluster)
     known = cluster["nodes"].get(member["hostname"]) if cluster else None
     return known is not None and known["takes_pods"]
 
@@ -390,28 +403,7 @@ def _toml_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def check_files(store: Store, images: Sequence[Image]) -> None:
-    """Look whether the bundle's files are there and have their sizes, before anything is sent.
-
-    Args:
-        store: where they are.
-        images: whose files.
-
-    Raises:
-        StoreError: some are not; each is named. Their content is verified while it is sent.
-
-    """
-    sizes: dict[str, int | None] = {}
-    for image in images:
-        sizes.update({image.manifest: None, image.config: None})
-        sizes.update((layer.digest, layer.size) for layer in image.layers)
-    problems = [store.problem(digest, size, read=False) for digest, size in sizes.items()]
-    found = [problem for problem in problems if problem]
-    if found:
-        raise StoreError("\n".join([*found, "make the bundle again, or restore these files"]))
-
-
-def undelivered(images: Sequence[Image], on_node: Mapping[str, facts.Image]) -> list[str]:
+def undelivered(images: Sequence[Image], on_node: Mapping[str, NodeImage]) -> list[str]:
     """List the references that a node does not have with the locked manifest and every blob.
 
     Args:
@@ -424,32 +416,8 @@ def undelivered(images: Sequence[Image], on_node: Mapping[str, facts.Image]) -> 
         for image in images
         if (there := on_node.get(image.reference)) is None
         or there["manifest"] != image.manifest
-        or not there["complete"]
+        or not (there["complete"] and there["unpacked"])
     ]
-
-
-def _import(state: State, host: Host, store: Store, todo: Plan) -> bool:
-    def write(remote: BinaryIO) -> None:
-        archive.write(remote, store, todo.send)
-
-    began = time.monotonic()
-    try:
-        result = transport.stream(host, StringCommand("sh", "-c", QuoteString(_IMPORT)), write)
-    except (transport.TransportError, StoreError, OSError) as error:
-        return fail(host, f"images: {error}")
-    if not result.ok:
-        return fail(
-            host,
-            f"{host.name}: containerd refused the images: {_last(result.stderr)}\n"
-            "Look at free disk and at `journalctl -u containerd` on the node, then run this again.",
-        )
-    host.log(f"{len(todo.send)} images, {todo.size / 1e6:.0f} MB, in {time.monotonic() - began:.1f} s")
-    return True
-
-
-def _answers() -> bool:
-    service = fact(host, Services, services=["containerd"]).get("containerd")
-    return service is not None and service["active"]
 
 
 def _foreign() -> str | None:
@@ -457,14 +425,5 @@ def _foreign() -> str | None:
     return service["unit"] if service and system.is_foreign(service) else None
 
 
-def _node_images(on_node: Mapping[str, facts.Image]) -> dict[str, NodeImage]:
-    return {reference: NodeImage(image["manifest"], image["complete"]) for reference, image in on_node.items()}
-
-
 def _name(reference: str) -> str:
     return reference.rpartition("/")[2].partition(":")[0].partition("@")[0]
-
-
-def _last(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if "DEPRECATION" not in line]
-    return lines[-1] if lines else "no reason given"

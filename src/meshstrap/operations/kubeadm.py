@@ -874,7 +874,7 @@ def without_tokens(text: str) -> str:
 def _registration(name: str, address: str) -> dict[str, Any]:
     return {
         "name": name,
-        "criSocket": f"unix://{containerd.SOCKET}",
+        "criSocket": f"unix://{containerd_facts.SOCKET}",
         # Every image is there before: kubeadm shall not look for a registry.
         "imagePullPolicy": "Never",
         "kubeletExtraArgs": [{"name": "node-ip", "value": address}],
@@ -1035,7 +1035,7 @@ def _not_ready_for_kubeadm(member: MemberState, version: str | None, *, control_
     lacking = [
         reference
         for reference in containerd.needed_by_kubernetes(required, control_plane=control_plane)
-        if reference not in there or not there[reference]["complete"]
+        if reference not in there or not there[reference]["unpacked"]
     ]
     if lacking:
         return f"{host.name}: containerd lacks {', '.join(lacking)}; run deploys/runtime.py and deploys/images.py first"

@@ -1,5 +1,6 @@
 """The archive: a tar that holds an OCI layout and Docker's manifest, and only what should travel."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meshstrap.bundle.archive import write
+from meshstrap.bundle.archive import unpacked_size, write
 from meshstrap.bundle.lock import Image, Layer
 from meshstrap.bundle.store import Store, StoreError
 
@@ -114,3 +115,37 @@ def test_an_altered_blob_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"SHARED" * 5000)
     with pytest.raises(StoreError, match=f"{path}: altered"):
         send(store, images)
+
+
+def test_a_blob_that_was_altered_after_it_was_sent_is_found(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    images = two_images(store)
+    send(store, images)
+    store.blob(images[0].layers[0].digest).write_bytes(b"SHARED" * 5000)
+    with pytest.raises(StoreError, match="altered"):
+        send(store, images)
+
+
+def test_the_archive_is_little_more_than_its_blobs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    images = two_images(store)
+    blobs = {d for i in images for d in (i.manifest, i.config, *(layer.digest for layer in i.layers))}
+    assert len(send(store, images).got) - sum(store.blob(d).stat().st_size for d in blobs) < 10_000
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000])
+def test_a_layers_unpacked_size_is_read_from_its_trailer(tmp_path: Path, size: int) -> None:
+    store = Store(tmp_path)
+    blob = gzip.compress(bytes(size), mtime=0)
+    digest = store.add(blob)
+    expected = size if size >= len(blob) else 4 * len(blob)
+    assert unpacked_size(store, Layer(digest, digest, len(blob))) == expected
+
+
+def test_a_trailer_that_cannot_be_is_not_believed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    members = gzip.compress(bytes(range(256)) * 100, mtime=0) + gzip.compress(b"x", mtime=0)
+    digest = store.add(members)
+    assert unpacked_size(store, Layer(digest, digest, len(members))) == 4 * len(members)
+    gone = f"sha256:{'0' * 64}"
+    assert unpacked_size(store, Layer(gone, gone, 7)) == 28

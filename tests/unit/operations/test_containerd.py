@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshstrap.bundle.lock import Image, Layer, Lock
-from meshstrap.bundle.store import Store, StoreError
+from meshstrap.bundle.plan import Batch, Runtime
+from meshstrap.facts.kubeadm import parse_member
 from meshstrap.operations.containerd import (
-    check_files,
+    GONE,
     configuration,
     images_of,
+    load,
     pause_image,
     references,
+    release,
+    takes_workloads,
     toml,
     undelivered,
 )
@@ -103,27 +110,11 @@ def test_an_image_is_delivered_with_the_locked_manifest_and_every_blob() -> None
     names = ["r/there:1", "r/half:1", "r/other:1", "r/gone:1"]
     good = f"sha256:{'3' * 64}"
     on_node = {
-        "r/there:1": {"manifest": good, "complete": True, "pinned": True},
-        "r/half:1": {"manifest": good, "complete": False, "pinned": True},
-        "r/other:1": {"manifest": f"sha256:{'9' * 64}", "complete": True, "pinned": True},
+        "r/there:1": {"manifest": good, "complete": True, "unpacked": True},
+        "r/half:1": {"manifest": good, "complete": False, "unpacked": True},
+        "r/other:1": {"manifest": f"sha256:{'9' * 64}", "complete": True, "unpacked": True},
     }
     assert undelivered([image(name) for name in names], on_node) == names[1:]  # type: ignore[arg-type]
-
-
-def test_missing_and_altered_files_are_all_named_before_anything_is_sent(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    wanted = image("r/a:1")
-    with pytest.raises(StoreError) as error:
-        check_files(store, [wanted])
-    assert str(error.value).count(": missing") == 3
-    for digest in (wanted.manifest, wanted.config, wanted.layers[0].digest):
-        path = store.blob(digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"four")
-    with pytest.raises(StoreError, match="altered: has 4 bytes instead of 3"):
-        check_files(store, [wanted])
-    store.blob(wanted.layers[0].digest).write_bytes(b"abc")
-    check_files(store, [wanted])
 
 
 def test_the_configuration_is_what_containerd_reads() -> None:
@@ -148,3 +139,92 @@ VALUES = st.recursive(
 @given(st.dictionaries(TEXT, VALUES, max_size=4))
 def test_toml_is_read_back_as_it_was(settings: dict[str, object]) -> None:
     assert tomllib.loads(toml(settings)) == settings
+
+
+# Says what it was asked; the blob `sha256:gone` is not there, and an import fails where the file `fail` is.
+CTR = """#!/bin/sh
+shift 6
+case "$*" in
+    "images import -") cat >/dev/null; echo import >>"$LOG"; [ ! -e "$LOG.fail" ]; exit ;;
+    *sha256:gone*containerd.io/gc.root=2*) exit 1 ;;
+esac
+echo "$*" | sed 's/gc.root=2.*Z/gc.root=NOW/' >>"$LOG"
+"""
+
+
+@pytest.fixture
+def ctr(tmp_path: Path) -> Path:
+    """A ctr on PATH that writes down what it is asked; its log."""
+    program = tmp_path / "ctr"
+    program.write_text(CTR)
+    program.chmod(0o755)
+    return tmp_path / "log"
+
+
+def run(command: object, log: Path) -> int:
+    log.unlink(missing_ok=True)
+    environment = {"PATH": f"{log.parent}:{os.environ['PATH']}", "LOG": str(log)}
+    script = command.get_raw_value()  # type: ignore[attr-defined]
+    return subprocess.run(["sh", "-c", script], input=b"tar", env=environment, timeout=30, check=False).returncode
+
+
+def on_node(**changes: object) -> Runtime:
+    known = {"kind": "containerd", "endpoint": "/run/containerd/containerd.sock", "pinnable": True, "claims": []}
+    return {**known, **changes}  # type: ignore[typeddict-item]
+
+
+def batch(*claims: str) -> Batch:
+    return Batch((image("r/a:1"), image("r/b:1")), frozenset(), claims)
+
+
+def test_what_an_archive_leaves_out_is_claimed_before_the_import_and_released_after(ctr: Path) -> None:
+    assert run(load(on_node(), batch("sha256:one", "chain:sha256:two"), {"r/a:1"}), ctr) == 0
+    assert ctr.read_text().splitlines() == [
+        "content label sha256:one containerd.io/gc.root=NOW meshstrap.dev/claimed=yes",
+        "snapshots prepare meshstrap-claim-sha256:two sha256:two",
+        "import",
+        "images label r/a:1 io.cri-containerd.pinned=pinned meshstrap.dev/brought=yes",
+        f"content label {image('r/a:1').manifest} meshstrap.dev/brought=yes",
+        "images label r/b:1 io.cri-containerd.pinned=pinned",
+        "content label sha256:one containerd.io/gc.root= meshstrap.dev/claimed=",
+        "snapshots rm meshstrap-claim-sha256:two",
+    ]
+
+
+def test_an_import_that_fails_releases_too_and_marks_nothing(ctr: Path) -> None:
+    Path(f"{ctr}.fail").touch()
+    assert run(load(on_node(), batch("sha256:one"), {"r/a:1"}), ctr) == 1
+    assert ctr.read_text().splitlines()[1:] == [
+        "import",
+        "content label sha256:one containerd.io/gc.root= meshstrap.dev/claimed=",
+    ]
+
+
+def test_what_is_gone_by_now_stops_the_import_before_anything_is_read(ctr: Path) -> None:
+    assert run(load(on_node(), batch("sha256:one", "sha256:gone"), {"r/a:1"}), ctr) == GONE
+    assert "import" not in ctr.read_text().splitlines()
+    assert "content label sha256:one containerd.io/gc.root= meshstrap.dev/claimed=" in ctr.read_text()
+
+
+def test_what_cannot_be_pinned_or_is_not_ours_gets_no_label(ctr: Path) -> None:
+    assert run(load(on_node(pinnable=False), batch(), set()), ctr) == 0
+    assert ctr.read_text().splitlines() == ["import"]
+
+
+def test_what_a_dead_run_claimed_is_released_by_its_kind(ctr: Path) -> None:
+    assert run(release(on_node(claims=["sha256:one", "meshstrap-claim-sha256:two"])), ctr) == 0
+    assert ctr.read_text().splitlines() == [
+        "content label sha256:one containerd.io/gc.root= meshstrap.dev/claimed=",
+        "snapshots rm meshstrap-claim-sha256:two",
+    ]
+
+
+@pytest.mark.parametrize(("takes_pods", "expected"), [(True, True), (False, False), (None, False)])
+def test_a_control_plane_node_beside_workers_runs_what_its_cluster_lets_it(
+    takes_pods: bool | None, expected: bool
+) -> None:
+    cluster: Any = None if takes_pods is None else {"nodes": {"n": {"takes_pods": takes_pods}}}
+    confs = ["hostname n", "conf kubelet", "conf admin"]
+    assert takes_workloads(parse_member([*confs, "mark done"]), cluster) is expected
+    assert takes_workloads(parse_member(confs), cluster)
+    assert not takes_workloads(parse_member(["hostname n"]), cluster)

@@ -1,0 +1,273 @@
+"""What a node's kubelet sees of its images: on the runtime that its own configuration names."""
+
+from __future__ import annotations
+
+from typing import TypedDict, cast
+
+from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from meshstrap.bundle import plan
+from meshstrap.facts import containerd, docker, kubeadm, system
+from meshstrap.facts.kubeadm import ClusterState, MemberState
+
+KUBELET = "/var/lib/kubelet"
+DOCKERSHIM = "/var/run/dockershim.sock"
+_PART = "##meshstrap "
+_POD_IMAGES = " ".join(
+    f"{{..spec.{name}[*].image}}" for name in ("containers", "initContainers", "ephemeralContainers")
+)
+
+# The kubelet's flags win over its configuration, and those of the running process over what the files say now. One
+# that names no endpoint and is older than 1.24 (--container-runtime=docker was the default) has dockershim.
+_WHICH = f"""
+pid=$(systemctl show kubelet -p MainPID --value 2>/dev/null)
+flags=$(
+    cat {KUBELET}/kubeadm-flags.env /etc/default/kubelet /etc/sysconfig/kubelet 2>/dev/null
+    [ "${{pid:-0}}" -gt 0 ] && tr '\\0' ' ' <"/proc/$pid/cmdline"
+)
+flag() {{
+    printf '%s\\n' "$flags" | tr " \\"'" '\\n\\n\\n' | awk -v f="--$1" '
+        index($0, f "=") == 1 {{ v = substr($0, length(f) + 2) }}
+        last == f {{ v = $0 }}
+        {{ last = $0 }}
+        END {{ print v }}'
+}}
+config=$(flag config); config=${{config:-{KUBELET}/config.yaml}}
+named() {{ sed -n "s/^$1:[ \\"']*\\([^ \\"']*\\).*/\\1/p" "$2" 2>/dev/null; }}
+endpoint=$(flag container-runtime-endpoint)
+[ -n "$endpoint" ] || endpoint=$(named containerRuntimeEndpoint {KUBELET}/instance-config.yaml)
+[ -n "$endpoint" ] || endpoint=$(named containerRuntimeEndpoint "$config")
+if [ -z "$endpoint" ] && [ -e "$config" ] && [ "$(flag container-runtime)" != remote ]; then
+    minor=$(kubelet --version 2>/dev/null | sed -n 's/^Kubernetes v1\\.\\([0-9]*\\).*/\\1/p')
+    [ "${{minor:-99}}" -lt 24 ] && endpoint={DOCKERSHIM}
+fi
+[ -n "$endpoint" ] || endpoint={containerd.SOCKET}
+socket=${{endpoint#unix://}}
+case ${{socket##*/}} in
+    *docker*) kind=docker ;;
+    *crio* | *cri-o*) kind=cri-o ;;
+    *containerd*) kind=containerd ;;
+    *) kind=unknown ;;
+esac
+echo "#endpoint $socket"
+echo "#kind $kind"
+if [ -e "$config" ]; then
+    echo '#eviction'
+    thresholds=$(flag eviction-hard)
+    if [ -n "$thresholds" ]; then
+        printf '%s\n' "$thresholds" | tr ',' '\n' | sed 's/</ /'
+    else
+        awk '/^evictionHard:/ {{ on = 1; next }} /^[^ ]/ {{ on = 0 }} on {{ sub(":", "", $1); print $1, $2 }}' "$config"
+    fi
+fi
+echo '#runtime'
+"""
+
+# `df -P` names the device first: the same one twice is the same file system.
+_DISK = f"""
+echo '#disk'
+for d in "${{root:-/var/lib/$kind}}" {KUBELET}; do
+    e=$d; while [ ! -d "$e" ]; do e=$(dirname "$e"); done
+    df -Pk "$e" | awk -v d="$d" 'NR == 2 {{ print d, $1, $2, $4 }}'
+done
+"""
+
+
+class NodeState(TypedDict):
+    """All that bringing images onto a node needs to know of it."""
+
+    platform: str
+    member: MemberState
+    required: list[str]
+    cluster: ClusterState | None
+    runtime: plan.Runtime
+
+
+class Runtime(FactBase[plan.Runtime]):
+    """Returns the runtime that the node's kubelet uses and the images in it, in one round trip.
+
+    Where nothing of Kubernetes is there yet it is containerd as we install it.
+
+    .. code:: python
+
+        {
+            "kind": "containerd",
+            "endpoint": "/run/containerd/containerd.sock",
+            "installed": True,
+            "version": "v2.4.2",
+            "images": {"registry.k8s.io/pause:3.10.1": {"manifest": "sha256:278f...", "complete": True, ...}},
+            "blobs": ["sha256:278f...", ...],
+            "chains": ["sha256:5f70...", ...],
+            "claims": [],
+            "pinnable": True,
+            "discards": False,
+            "disk": {"root": "/var/lib/containerd", "size": 270513041408, "free": 84120215552, "nodefs": True},
+            "eviction": {"imagefs.available": "15%"},
+        }
+    """
+
+    @override
+    def command(self) -> str:
+        return script()
+
+    @override
+    def process(self, output: list[str]) -> plan.Runtime:
+        try:
+            return parse(output)
+        except (KeyError, ValueError, IndexError) as error:
+            raise FactProcessError(f"the node answered what cannot be read: {error!r}") from error
+
+
+class Node(FactBase[NodeState]):
+    """Returns the runtime of the node and what it is in its cluster, in one round trip.
+
+    `version` is the Kubernetes whose images kubeadm names; `cluster`: whether to ask the cluster for its nodes, too.
+
+    .. code:: python
+
+        {"platform": "linux/amd64", "member": {...}, "required": [...], "cluster": None, "runtime": {...}}
+    """
+
+    @override
+    def command(self, version: str, cluster: bool) -> str:
+        asked_first = kubeadm.Cluster().command() if cluster else "true"
+        # kubeadm takes as long to start as all that the runtime is asked: a pipe runs both at a time, and keeps the one
+        # answer until the other is through. In others' cluster what kubeadm names is not asked for.
+        return f"""
+{{
+echo '{_PART}member'
+(
+{kubeadm.Member().command()}
+)
+echo '{_PART}required'
+(
+[ -e {kubeadm.DIRECTORY}/kubelet.conf ] && [ ! -e {kubeadm.STARTED} ] && [ ! -e {kubeadm.DONE} ] && exit
+{kubeadm.list_images(version)}
+)
+}} | {{
+(
+echo '{_PART}version {version}'
+echo "{_PART}machine $(uname -m)"
+echo '{_PART}cluster'
+(
+{asked_first}
+)
+echo '{_PART}runtime'
+{script()}
+) </dev/null
+cat
+}}"""
+
+    @override
+    def process(self, output: list[str]) -> NodeState:
+        try:
+            return parse_node(output)
+        except (KeyError, ValueError, IndexError) as error:
+            raise FactProcessError(f"the node answered what cannot be read: {error!r}") from error
+
+
+class PodImages(FactBase[list[str]]):
+    """Returns the image references that the cluster's pods name, and what makes pods; asked on a control plane node.
+
+    .. code:: python
+
+        ["docker.io/istio/pilot:1.31.0", ...]
+    """
+
+    default = list
+
+    @override
+    def command(self) -> str:
+        # Not old ReplicaSets: each revision of a Deployment would keep its image for ever.
+        return f"""{system.PATH}
+[ -e {kubeadm.DIRECTORY}/admin.conf ] || exit 0
+said=$(kubectl --kubeconfig {kubeadm.DIRECTORY}/admin.conf --request-timeout=10s get \\
+    pods,deployments,daemonsets,statefulsets,jobs,cronjobs --all-namespaces -o jsonpath='{_POD_IMAGES}') || exit 1
+printf '%s\\n' "$said" | tr ' ' '\\n'"""
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return sorted({line.strip() for line in output if line.strip()})
+
+
+def parse_node(output: list[str]) -> NodeState:
+    """Read what the Node fact's script printed."""
+    said: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    lines: list[str] = []
+    for line in output:
+        if line.startswith(_PART):
+            name, _, value = line.removeprefix(_PART).strip().partition(" ")
+            lines = said.setdefault(name, [])
+            values[name] = value
+        else:
+            lines.append(line)
+    member = kubeadm.parse_member(said["member"])
+    # A kubeadm of another version names other images.
+    of_version = member["kubeadm"] == f"v{values['version'].removeprefix('v')}"
+    return {
+        "platform": system.platform(values["machine"]),
+        "member": member,
+        "required": [line.strip() for line in said["required"] if line.strip()] if of_version else [],
+        "cluster": kubeadm.parse_cluster("\n".join(said["cluster"])),
+        "runtime": parse(said["runtime"]),
+    }
+
+
+def script() -> str:
+    """Write the script of the fact. It changes nothing, and works in any POSIX shell."""
+    return f"""{system.PATH}
+{_WHICH}
+said=$(
+case $kind in
+docker)
+{docker.script()}
+;;
+containerd)
+{containerd.script("$socket")}
+;;
+esac
+)
+printf '%s\n' "$said"
+root=$(printf '%s\n' "$said" | sed -n 's/^#root //p')
+{_DISK}
+exit 0"""
+
+
+def parse(output: list[str]) -> plan.Runtime:
+    """Read what the script printed."""
+    said: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    lines: list[str] = []
+    for line in output:
+        key, _, value = line.strip().partition(" ")
+        if key in ("#endpoint", "#kind"):
+            values[key] = value
+        elif key in ("#eviction", "#runtime", "#disk"):
+            lines = said.setdefault(key, [])
+        elif key:
+            lines.append(line)
+    kind = cast(plan.Kind, values["#kind"])
+    read = docker.parse if kind == "docker" else containerd.parse
+    runtime: plan.Runtime = read(said.get("#runtime", []), values["#endpoint"])
+    thresholds = said.get("#eviction")
+    runtime["kind"] = kind
+    runtime["disk"] = _disk(said.get("#disk", []))
+    runtime["eviction"] = None if thresholds is None else dict(_pair(line) for line in thresholds)
+    return runtime
+
+
+def _disk(lines: list[str]) -> plan.Disk | None:
+    mounts = [line.split() for line in lines]
+    if not mounts or len(mounts[0]) != 4:
+        return None
+    root, device, size, free = mounts[0]
+    nodefs = len(mounts) > 1 and mounts[1][1] == device
+    return {"root": root, "size": int(size) * 1024, "free": int(free) * 1024, "nodefs": nodefs}
+
+
+def _pair(line: str) -> tuple[str, str]:
+    signal, _, threshold = line.strip().partition(" ")
+    return signal, threshold.strip("\"'")

@@ -1,0 +1,300 @@
+"""Manage the images of the runtime that a node's kubelet uses: containerd, or a Docker engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.host import Host
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State
+from pyinfra.context import host
+
+from meshstrap import transport
+from meshstrap.bundle import archive
+from meshstrap.bundle import plan as planning
+from meshstrap.bundle.lock import Lock, LockError
+from meshstrap.bundle.plan import Batch, Plan, Runtime, Shipment, UnknownImageError
+from meshstrap.bundle.reference import ReferenceError
+from meshstrap.bundle.store import Store, StoreError
+from meshstrap.facts import runtime as facts
+from meshstrap.facts.kubeadm import phase
+from meshstrap.kube import manifests
+from meshstrap.kube.manifests import ManifestError
+from meshstrap.operations import containerd, docker, meter, system
+from meshstrap.operations.failure import executing, fail, failure
+from meshstrap.operations.reach import alone, fact
+
+_RUNTIMES: dict[str, ModuleType] = {"containerd": containerd, "docker": docker}
+# How often a transfer is begun: planned anew where the connection was lost, or the node lost what it had when asked.
+_ATTEMPTS = 3
+
+
+@operation()
+@alone
+def images(
+    bundle: str,
+    kubernetes_version: str,
+    cni_manifests: Sequence[str] = (),
+    kubelet_config: Mapping[str, Any] | None = None,
+    prune: bool = False,
+) -> Generator[PyinfraCommand, None, None]:
+    """Bring the images that the node needs from the bundle into its runtime, keep them there, and verify them.
+
+    An image is there when its exact reference has the locked identity and all that a container needs. Of one that
+    is not, the layers that the node has stay at home; the others are streamed straight into the runtime. Nothing is
+    sent that cannot fit. Afterwards the node is asked again: an import that did not deliver is an error. What goes
+    wrong midway loses nothing: the images that are through stay, and the next run sends what is still missing.
+
+    + bundle: the directory of the bundle
+    + kubernetes_version: whose images kubeadm names
+    + cni_manifests: the site's own CNI, whose images every node needs
+    + kubelet_config: what a kubelet that is not configured yet will get, for its eviction thresholds
+    + prune: remove images that meshstrap brought and the node needs no more
+
+    **Example:**
+
+    .. code:: python
+
+        runtime.images(
+            name="Bring the images onto the node",
+            bundle=host.data.bundle,
+            kubernetes_version=host.data.kubernetes_version,
+        )
+    """
+    problem = system.version_problem("kubernetes_version", kubernetes_version)
+    if problem:
+        yield from system.refuse(problem)
+        return
+    try:
+        lock, store = system.open_bundle(bundle)
+        node = fact(host, facts.Node, version=kubernetes_version, cluster=containerd.asks_cluster(host))
+        refusal = _refusal(node["runtime"])
+        if refusal:
+            yield failure(refusal)
+            return
+        wanted = _wanted(lock, node, kubernetes_version, cni_manifests)
+        needed = planning.find(lock, wanted, node["platform"])
+
+        def make(runtime: Runtime) -> Plan:
+            return planning.plan(needed, runtime, lambda layer: archive.unpacked_size(store, layer), kubelet_config)
+
+        runtime = node["runtime"]
+        todo = make(runtime)
+        check_files(store, todo.send)
+    except (LockError, UnknownImageError, ReferenceError, StoreError, ManifestError) as error:
+        yield from system.refuse(f"{bundle}: {error}" if isinstance(error, UnknownImageError) else str(error))
+        return
+    named = fact(_leader(), facts.PodImages) if prune else []
+    unused = planning.unused(runtime, needed, named) if prune else []
+    if not (todo.send or todo.unpinned or unused or runtime["claims"]):
+        host.noop(f"all {len(todo.present)} images are there, {_kept(runtime)}")
+        return
+    if not executing() or not host.state.check_for_changes:
+        for text in table(todo, runtime, unused):
+            host.log(text)
+    if unused:
+        yield _RUNTIMES[runtime["kind"]].remove(runtime, unused)
+        runtime = fact(host, facts.Runtime)
+        todo = make(runtime)
+    trouble = _trouble(runtime, todo)
+    if trouble:
+        if not executing():
+            host.log(trouble, logger.error)
+        yield failure(trouble)
+        return
+    if runtime["claims"]:
+        yield containerd.release(runtime)
+    for attempt in range(_ATTEMPTS if todo.send else 0):
+        broken: list[str] = []
+        yield FunctionCommand(_send, (store, runtime, todo, broken), {})
+        # On a connection that was lost, this makes it again.
+        runtime = fact(host, facts.Runtime)
+        todo = make(runtime)
+        if todo.send and broken and attempt + 1 < _ATTEMPTS:
+            host.log(f"{broken[0]}; what the node lacks now is sent", logger.warning)
+            continue
+        if todo.send:
+            yield failure(broken[0] if broken else _undelivered(runtime, todo))
+            return
+        break
+    if todo.unpinned:
+        yield containerd.pin(runtime, [image.reference for image in todo.unpinned])
+    replaced = planning.unused(runtime, needed, named) if prune else []
+    if replaced:
+        yield _RUNTIMES[runtime["kind"]].remove(runtime, replaced)
+
+
+def check_files(store: Store, shipments: Sequence[Shipment]) -> None:
+    """Look whether the bundle's files are there and have their sizes, before anything is sent.
+
+    Args:
+        store: where they are.
+        shipments: whose files.
+
+    Raises:
+        StoreError: some are not; each is named. Their content is verified while it is sent.
+
+    """
+    sizes: dict[str, int | None] = {}
+    for shipment in shipments:
+        sizes.update({shipment.image.manifest: None, shipment.image.config: None})
+        sizes.update((layer.digest, layer.size) for layer in shipment.layers)
+    problems = [store.problem(digest, size, read=False) for digest, size in sizes.items()]
+    found = [problem for problem in problems if problem]
+    if found:
+        raise StoreError("\n".join([*found, "make the bundle again, or restore these files"]))
+
+
+def table(todo: Plan, runtime: Runtime, unused: Sequence[str] = ()) -> list[str]:
+    """Write what a node gets, for people.
+
+    Args:
+        todo: the plan.
+        runtime: what the node says.
+        unused: names that are to be removed.
+
+    Returns:
+        A line for the whole, one for the disk, and one for each image that is not simply there.
+
+    """
+    lines = []
+    if todo.send:
+        blobs = {layer.digest for shipment in todo.send for layer in shipment.layers}
+        lines.append(
+            f"{len(todo.send)} images to send ({_mb(todo.size)}, {len(blobs)} layers), {len(todo.present)} are there"
+        )
+        disk = runtime["disk"]
+        if disk:
+            lines.append(
+                f"disk {disk['root']}: they take about {_mb(todo.need)} of the {_mb(disk['free'])} that are free;"
+                f" {_mb(todo.reserve)} must stay so for the kubelet"
+            )
+    width = max((len(shipment.image.reference) for shipment in todo.send), default=0)
+    lines += [
+        f"{each.state:<13} {each.image.reference:<{width}} {_mb(each.size):>10} of {_mb(each.image.size)}"
+        for each in todo.send
+    ]
+    lines += [f"{'not pinned':<13} {image.reference}" for image in todo.unpinned]
+    lines += [f"{'unused':<13} {name}, to be removed" for name in unused]
+    if runtime["claims"]:
+        lines.append(f"{len(runtime['claims'])} blobs are still protected by a run that died: to be released")
+    return lines
+
+
+def _wanted(lock: Lock, node: facts.NodeState, kubernetes_version: str, cni_manifests: Sequence[str]) -> dict[str, str]:
+    member = node["member"]
+    wanted = containerd.references(
+        lock, node["required"], kubernetes_version,
+        control_plane="control_plane" in host.groups,
+        workloads=not containerd.asks_cluster(host) or containerd.takes_workloads(member, node["cluster"]),
+        kubernetes=phase(member) != "foreign",
+    )  # fmt: skip
+    for path in cni_manifests:
+        wanted.update(dict.fromkeys(containerd.images_of(manifests.load(Path(path))), path))
+    return wanted
+
+
+def _leader() -> Host:
+    leaders = host.inventory.groups.get("leader", [])
+    return leaders[0] if leaders else host
+
+
+def _refusal(runtime: Runtime) -> str | None:
+    if runtime["kind"] in _RUNTIMES:
+        return None
+    what = "CRI-O" if runtime["kind"] == "cri-o" else "a runtime that meshstrap does not know"
+    return (
+        f"{host.name}: the kubelet's endpoint {runtime['endpoint']} is {what}; images can be brought into containerd"
+        " and Docker only. Load them there by hand, or give the kubelet another runtime"
+    )
+
+
+def _trouble(runtime: Runtime, todo: Plan) -> str | None:
+    kind = runtime["kind"]
+    if executing() and not runtime["version"]:
+        if not runtime["installed"]:
+            return f"{host.name}: there is no {kind}; run deploys/runtime.py first"
+        return (
+            f"{host.name}: {kind} does not answer at {runtime['endpoint']}; look at `systemctl status {kind}` and"
+            f" `journalctl -u {kind}` on the node, start it, then run this again"
+        )
+    disk = runtime["disk"]
+    if disk and todo.missing:
+        return (
+            f"{host.name}: {disk['root']}: {_mb(todo.missing)} are missing: the images take about {_mb(todo.need)},"
+            f" {_mb(disk['free'])} are free, and the kubelet evicts pods below {_mb(todo.reserve)}.\n"
+            "Nothing was sent. Make room there, or remove unused images with --data images_prune=true"
+        )
+    return None
+
+
+def _kept(runtime: Runtime) -> str:
+    if runtime["pinnable"]:
+        return "complete and pinned"
+    return (
+        f"complete; {runtime['kind']} {runtime['version']} cannot pin them: what the kubelet's garbage collection"
+        " takes, the next run brings back"
+    )
+
+
+def _send(state: State, host: Host, store: Store, runtime: Runtime, todo: Plan, broken: list[str]) -> bool:
+    """Send what a node lacks; what broke the transfer off, and may be planned anew, is added to `broken`."""
+    began = time.monotonic()
+    there = planning.by_reference(runtime)
+    # What somebody else brought, and we repair, stays theirs.
+    ours = {
+        each.image.reference for each in todo.send if each.state != "incomplete" or there[each.image.reference]["ours"]
+    }
+    with meter.shown(host, todo.size) as transfer:
+        for batch in planning.batches(todo.send):
+            names = ", ".join(image.reference for image in batch.images)
+            command = _RUNTIMES[runtime["kind"]].load(runtime, batch, ours)
+            try:
+                result = transport.stream(host, command, _writer(store, batch, transfer))
+            except (transport.TransportError, ConnectionError) as error:
+                broken.append(f"{names}: {error}")
+                return True
+            except (StoreError, OSError) as error:
+                return fail(host, f"{names}: {error}")
+            if result.exit_code == containerd.GONE:
+                broken.append(f"{names}: {_last(result.stderr)}, which was there when the node was asked")
+                return True
+            if not result.ok:
+                return fail(
+                    host, f"{host.name}: {runtime['kind']} refused {names}: {_last(result.stderr)}\n{_look(runtime)}"
+                )
+    host.log(f"{len(todo.send)} images, {_mb(transfer.sent)}, in {time.monotonic() - began:.1f} s")
+    return True
+
+
+def _writer(store: Store, batch: Batch, transfer: meter.Meter) -> Callable[[BinaryIO], None]:
+    def write(remote: BinaryIO) -> None:
+        archive.write(transfer.counted(remote), store, batch.images, batch.omit)
+
+    return write
+
+
+def _undelivered(runtime: Runtime, todo: Plan) -> str:
+    lacking = ", ".join(f"{each.image.reference} ({each.state})" for each in todo.send)
+    return f"{host.name}: {runtime['kind']} took the images without an error, but does not have: {lacking}.\n" + _look(
+        runtime
+    )
+
+
+def _look(runtime: Runtime) -> str:
+    return f"Look at free disk and at `journalctl -u {runtime['kind']}` on the node, then run this again."
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def _last(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if "DEPRECATION" not in line]
+    return lines[-1] if lines else "no reason given"
