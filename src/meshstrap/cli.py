@@ -1,11 +1,13 @@
-"""The `meshstrap` command: the bundle, the lab and the reports. Sites themselves are deployed by pyinfra."""
+"""The `meshstrap` command: the lab, the linter and the reports. Sites themselves are deployed by pyinfra."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from meshstrap.lab import access, nodes
 from meshstrap.lab import build as builder
 from meshstrap.lab.directory import Lab, LabError, locate
 from meshstrap.lab.record import read
+from meshstrap.mesh.lint import NEWEST, lint_files
 
 
 def _lab() -> Lab:
@@ -47,6 +50,35 @@ class _Commands(click.Group):
 @click.version_option(package_name="meshstrap")
 def main() -> None:
     """Bare machines without internet to a verified Kubernetes + Istio site."""
+
+
+@main.command()
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--istio-version", default=NEWEST, show_default=True, help="The Istio that will read them.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def lint(paths: tuple[Path, ...], istio_version: str, as_json: bool) -> None:
+    """Find what Istio takes without a word and then does otherwise than it reads.
+
+    FILEs are manifests, or directories of them, and are judged together, as what is to stand on one cluster. Exit code
+    1 when something is found.
+    """
+    try:
+        linted = lint_files(paths, istio_version)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--istio-version") from None
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in linted.findings], indent=1, ensure_ascii=False))
+    else:
+        for line in (line for each in linted.findings for line in each.lines):
+            click.echo(line)
+        counted = [_count(len(linted.findings), "finding"), _count(linted.objects, "object")]
+        click.echo(f"{' in '.join(counted)} of {_count(linted.files, 'file')}, for Istio {istio_version}")
+    if linted.findings:
+        sys.exit(1)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @main.group()

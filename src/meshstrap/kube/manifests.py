@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,43 @@ _MAPPINGS = {
 
 
 class ManifestError(KubeError):
-    """A manifest that cannot be used: `file`, `document` (from 1) and `line` (from 1) say where."""
+    """A manifest that cannot be used: `file`, `document` (from 1) and `line` (from 1) say where, `what` says why."""
 
     def __init__(self, what: str, *, file: str, document: int, line: int) -> None:
+        self.what = what
         self.file = file
         self.document = document
         self.line = line
         # What did not come from YAML has no lines, only a place in a list.
         place = f"document {document}, line {line}" if line else f"document {document}" if document else ""
         super().__init__(f"{file}, {place}: {what}" if place else f"{file}: {what}")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An object and where it stands: the file's name and the document in it, from 1."""
+
+    item: dict[str, Any]
+    file: str
+    document: int
+    _node: Node = field(repr=False)
+
+    def line(self, path: Sequence[str | int] = ()) -> int:
+        """Find the line, from 1, on which a field of the object stands.
+
+        Args:
+            path: keys and indices that lead to the field.
+
+        Returns:
+            Its line; the line of what holds it where the field itself stands nowhere, as with one merged in by `<<`.
+        """
+        node, line = self._node, self._node.start_mark.line
+        for step in path:
+            found = _step(node, step)
+            if found is None:
+                break
+            node, line = found
+        return line + 1
 
 
 class _Problem(Exception):
@@ -111,16 +140,47 @@ def load(source: Path | str) -> list[dict[str, Any]]:
     """
     objects: list[dict[str, Any]] = []
     seen: dict[tuple[str, str, str, str], str] = {}
+    for placed in read(source):
+        file, document, line = placed.file, placed.document, placed.line()
+        try:
+            _check_double(placed.item, line, seen, f"{file}, document {document}, line {line}")
+        except _Problem as problem:
+            raise ManifestError(problem.what, file=file, document=document, line=line) from None
+        objects.append(placed.item)
+    return objects
+
+
+def read(source: Path | str) -> Iterator[Placed]:
+    """Read manifests as `load` does, each object with its place; one that is declared twice is given twice.
+
+    Raises:
+        ManifestError: as `load`, when what is wrong is come to; the objects before it have been given.
+    """
     for file, text in _texts(source):
         for document, root in _documents(file, text):
             try:
-                for item, line in _items(root):
-                    _check(item, line)
-                    _check_double(item, line, seen, f"{file}, document {document}, line {line}")
-                    objects.append(item)
+                for item, node in _items(root):
+                    _check(item, node.start_mark.line + 1)
+                    yield Placed(item, file, document, node)
             except _Problem as problem:
                 raise ManifestError(problem.what, file=file, document=document, line=problem.line) from None
-    return objects
+
+
+def files(source: Path) -> list[Path]:
+    """List the files of a manifest's path: a file itself, or a directory's *.yaml, *.yml and *.json by their names.
+
+    Raises:
+        ManifestError: the directory holds none, or cannot be looked into.
+    """
+    if not source.is_dir():
+        return [source]
+    try:
+        found = sorted(path for path in source.iterdir() if path.suffix in (".yaml", ".yml", ".json"))
+    except OSError as error:
+        raise ManifestError(f"cannot be read: {error.strerror}", file=str(source), document=0, line=0) from None
+    if not found:
+        raise ManifestError("no *.yaml, *.yml or *.json file here", file=str(source), document=0, line=0)
+    return found
 
 
 def checked(objects: Iterable[Any]) -> list[Mapping[str, Any]]:
@@ -148,13 +208,7 @@ def _texts(source: Path | str) -> Iterator[tuple[str, str]]:
     if isinstance(source, str):
         yield "<text>", source.removeprefix("\ufeff")
         return
-    if source.is_dir():
-        files = sorted(path for path in source.iterdir() if path.suffix in (".yaml", ".yml", ".json"))
-        if not files:
-            raise ManifestError("no *.yaml, *.yml or *.json file here", file=str(source), document=0, line=0)
-    else:
-        files = [source]
-    for path in files:
+    for path in files(source):
         try:
             yield str(path), path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
@@ -188,19 +242,29 @@ def _documents(file: str, text: str) -> Iterator[tuple[int, Node]]:
         ) from None
 
 
-def _items(root: Node) -> Iterator[tuple[Any, int]]:
-    """Yield (object, line) of a document; a List gives each of its items."""
+def _items(root: Node) -> Iterator[tuple[Any, Node]]:
+    """Yield (object, node) of a document; a List gives each of its items."""
     value = _value(root, [])
-    line = root.start_mark.line + 1
     is_list = (
         isinstance(value, dict) and str(value.get("kind", "")).endswith("List") and isinstance(value.get("items"), list)
     )
     if not is_list:
-        yield value, line
+        yield value, root
         return
-    nodes = next(node.value for key, node in root.value if key.value == "items")
-    for item, node in zip(value["items"], nodes, strict=True):
-        yield item, node.start_mark.line + 1
+    # Items that were merged in by `<<` have no place of their own here.
+    nodes = next((node.value for key, node in root.value if key.value == "items"), [root] * len(value["items"]))
+    yield from zip(value["items"], nodes, strict=True)
+
+
+def _step(node: Node, step: str | int) -> tuple[Node, int] | None:
+    """Go from a node to a key's value or an item, with the line (from 0) where the key or item stands."""
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            if isinstance(key, ScalarNode) and key.value == step:
+                return value, key.start_mark.line
+    if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step], node.value[step].start_mark.line
+    return None
 
 
 def _value(node: Node, above: list[Node]) -> Any:

@@ -24,7 +24,7 @@ from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import Plan, plan
 from meshstrap.mesh import revision
 from meshstrap.mesh.errors import MeshError
-from meshstrap.operations import api_server, istio, k8s
+from meshstrap.operations import api_server, istio, k8s, lint
 from meshstrap.operations.failure import executing, failure
 from meshstrap.scenarios import ingress
 from meshstrap.scenarios.engine import Scenario, prove, remains
@@ -60,6 +60,7 @@ def manifests(scenario: str, *, present: bool = True, force: bool = False, **arg
             f"{scenario} needs the ingress gateway; istio_profile is {profile}. Give istio_profile one that has it"
             " (default, demo) and run deploys/istio.py, or leave this scenario out"
         )
+    lint.refuse_mistakes(objects, found.manifests)
     _refuse_unknown_images(found, objects)
     return k8s.manifests(objects=objects, owner=found.owner, prune=True, force=force, **arguments)
 
