@@ -306,9 +306,11 @@ def _connection(host: Host) -> Transport:
     connection = _active(connector)
     if connection is None:
         raise TransportError(f"{host.name}: the ssh connection was lost again at once; run this again")
-    # paramiko leaves Nagle's algorithm on, which costs an exec 40 ms (measured: 48 ms against 6 ms).
-    cast(socket.socket, connection.sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    cast(socket.socket, connection.sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
+    # Through a jump host or a ProxyCommand there is no socket of ours.
+    if isinstance(connection.sock, socket.socket):
+        # paramiko leaves Nagle's algorithm on, which costs an exec 40 ms (measured: 48 ms against 6 ms).
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
     connection.set_keepalive(_KEEPALIVE_SECONDS)
     if _reconnecting not in host.state.callback_handlers:
         host.state.add_callback_handler(_reconnecting)  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from meshstrap.lab.directory import Lab
+from meshstrap.lab.record import read
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -141,6 +142,42 @@ python.call(name="Work", function=work)
     assert len(set(seen["after"])) == 1, seen
     assert re.fullmatch(r"\S+ \d+ \S+ \d+", seen["after"][0])
     assert seen["before"] != seen["after"][0]
+
+
+def test_it_is_made_again_through_a_jump_host(
+    work: Callable[..., tuple[Finished, dict[str, Any]]], bare_node: Lab, tmp_path: Path
+) -> None:
+    node = read(bare_node.nodes_file).node("control-1")
+    pinned = bare_node.known_hosts.read_text()
+    known_hosts, config = tmp_path / "known_hosts", tmp_path / "ssh_config"
+    known_hosts.write_text(f"{pinned}{node.address} {' '.join(pinned.split()[1:3])}\n")
+    config.write_text(
+        f"Host jump\n HostName {node.ssh_host}\n Port {node.ssh_port}\n User root\n IdentityFile {bare_node.key}\n"
+        f" UserKnownHostsFile {known_hosts}\nHost {node.address}\n ProxyJump jump\n"
+    )
+    data = {
+        "ssh_hostname": node.address,
+        "ssh_port": "22",
+        "ssh_config_file": str(config),
+        "ssh_known_hosts_file": str(known_hosts),
+    }
+    run, seen = work(
+        """
+def work():
+    seen["client before"] = sh("echo $SSH_CONNECTION").split()
+    seen["under way"] = cut()
+    seen["client after"] = sh("echo $SSH_CONNECTION").split()
+    report()
+
+python.call(name="Work", function=work)
+""",
+        *(word for key, value in data.items() for word in ("--data", f"{key}={value}")),
+    )
+    assert run.returncode == 0, said(run)
+    assert "lost while a command ran" in seen["under way"]
+    before, after = seen["client before"], seen["client after"]
+    assert before[0] == after[0] == node.address, seen
+    assert before[1] != after[1]
 
 
 def test_a_password_for_sudo_serves_the_new_connection_though_the_node_has_restarted(
