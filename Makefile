@@ -37,7 +37,7 @@ lab-down: venv ## Remove the lab's nodes; the bundle stays
 
 bench: setup ## Time the main job, step by step (takes the lab down first)
 	$(MESHSTRAP) lab build
-	uv run --no-sync python bench/main_job.py
+	uv run --no-sync python -m bench.main_job
 
 setup: ## Install what is missing on this machine (as root), or name it
 	@.ci/setup
