@@ -18,11 +18,12 @@ from meshstrap.operations.system import SYSCTLS
 Finished = subprocess.CompletedProcess[str]
 PREFLIGHT = ("inventory.py", "deploys/preflight.py")
 
+# ssh is restarted, not reloaded: a reload returns before sshd listens again, and the next connection is reset.
 BREAK = """
 set -e
 systemd-run --quiet --unit=squatter systemd-socket-activate -l 6443 /bin/cat
 echo AllowTcpForwarding no >/etc/ssh/sshd_config.d/squatter.conf
-systemctl reload ssh
+systemctl restart ssh
 cp /etc/resolv.conf /run/resolv.conf.was
 echo nameserver 127.0.0.53 >/etc/resolv.conf
 until ss -Hltn | grep -q :6443; do sleep 0.1; done
@@ -30,7 +31,7 @@ until ss -Hltn | grep -q :6443; do sleep 0.1; done
 MEND = """
 systemctl stop squatter
 rm -f /etc/ssh/sshd_config.d/squatter.conf
-systemctl reload ssh
+systemctl restart ssh
 cat /run/resolv.conf.was >/etc/resolv.conf
 """
 
