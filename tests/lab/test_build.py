@@ -179,7 +179,7 @@ def test_kubernetes_images_share_their_one_layer(bundle: lock.Lock) -> None:
         if image.reference.startswith(("registry.k8s.io/kube-", "registry.k8s.io/etcd:"))
     }
     assert len(tops) == 1
-    bases = {i.layers[0].digest for i in bundle.images if re.search("istio/|kube-proxy", i.reference)}
+    bases = {i.layers[0].digest for i in bundle.images if re.search("istio/(pilot|proxyv2)|kube-proxy", i.reference)}
     assert len(bases) == 1
 
 
