@@ -90,6 +90,11 @@ def collected(standing: Lab, on_node: Callable[..., Finished]) -> Iterator[Calla
         return set(on_node(standing, "worker-1", "ctr -n k8s.io images ls -q").stdout.split())
 
     assert SPARE in names()
+    # A container that another test had of it keeps it from being collected, until the kubelet has removed that too.
+    end = time.monotonic() + 90
+    while SPARE in on_node(standing, "worker-1", "ctr -n k8s.io containers ls").stdout:
+        assert time.monotonic() < end, "a container of it is still there"
+        time.sleep(1)
     on_node(standing, "worker-1", f"ctr -n k8s.io images label {SPARE} io.cri-containerd.pinned=")
     assert on_node(standing, "worker-1", COLLECT).returncode == 0
     try:
