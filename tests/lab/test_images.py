@@ -49,7 +49,7 @@ def namespace(kubectl: Callable[..., str]) -> Iterator[str]:
     """A namespace that is taken away again."""
     kubectl("create", "namespace", "images-test")
     yield "images-test"
-    kubectl("delete", "namespace", "images-test", "--wait=false")
+    kubectl("delete", "namespace", "images-test", "--timeout=100s")
 
 
 def test_a_pod_that_may_pull_nothing_starts_on_every_node(
