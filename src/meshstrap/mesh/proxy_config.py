@@ -1,5 +1,8 @@
 """What a proxy really holds: its routes and endpoints from Envoy's config dump, compared with what was declared.
 
+Gateways and sidecars hold the same routes in other places: a gateway by the hosts of its Gateway, a sidecar by the
+Services' names and ports.
+
 istiod may have accepted, sent and even had acknowledged a configuration that does not do what the objects say (an
 older VirtualService wins, a Service port is missing), so content is compared, not status.
 """
@@ -8,7 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 ROUTES = "config_dump?resource=dynamic_route_configs"
@@ -17,20 +21,33 @@ ENDPOINTS = "config_dump?include_eds&resource=dynamic_endpoint_configs"
 # Envoy's metadata of a route names the VirtualService that it was made from; the API version in it varies.
 _ORIGIN = re.compile(r"/namespaces/(?P<namespace>[^/]+)/virtual-service/(?P<name>[^/]+)$")
 _CATCH_ALL = "prefix /"
+# What a rule may say besides where requests go, and is compared.
+_POLICIES = ("fault", "mirror", "mirrorPercentage", "retries", "timeout")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
 
 
 @dataclass(frozen=True)
 class Route:
-    """The part of a route that is compared: which paths, and which clusters in which proportion."""
+    """The part of a route that is compared: which paths, which clusters in which proportion, and what is done besides.
+
+    Args:
+        match: the paths that it takes, as `prefix /`.
+        clusters: each cluster with its weight, by name.
+        origin: the VirtualService that it was made from, as `namespace/name`; empty for none.
+        policy: what it does besides, by key: `abort`, `delay`, `mirror`, `retries`, `timeout`, each in the words of
+            this module, so that both spellings (Istio's and Envoy's) read alike. Sorted by key.
+    """
 
     match: str
     clusters: tuple[tuple[str, int], ...]
     origin: str = ""
+    policy: tuple[tuple[str, str], ...] = ()
 
     @property
     def text(self) -> str:
         """The route as people read it."""
-        return f"{self.match} -> {', '.join(f'{cluster} {weight} %' for cluster, weight in self.clusters) or 'nothing'}"
+        to = ", ".join(f"{cluster} {weight} %" for cluster, weight in self.clusters) or "nothing"
+        return f"{self.match} -> {to}" + "".join(f", {key} {value}" for key, value in self.policy)
 
 
 def declared_routes(virtual_service: Mapping[str, Any], services: Iterable[Mapping[str, Any]]) -> list[Route]:
@@ -54,29 +71,39 @@ def declared_routes(virtual_service: Mapping[str, Any], services: Iterable[Mappi
     ports = {_host(service): [port["port"] for port in service["spec"]["ports"]] for service in services}
     routes: list[Route] = []
     for rule in virtual_service["spec"]["http"]:
-        unknown = set(rule) - {"name", "match", "route"}
+        unknown = set(rule) - {"name", "match", "route", *_POLICIES}
         if unknown:
             raise ValueError(f"VirtualService {namespace}/{name}: cannot compare {', '.join(sorted(unknown))}")
-        clusters = _declared_clusters(rule["route"], namespace, ports)
+        try:
+            clusters = _declared_clusters(rule["route"], namespace, ports)
+            policy = _declared_policy(rule, namespace, ports)
+        except KeyError as error:
+            raise ValueError(f"VirtualService {namespace}/{name}: a rule lacks {error.args[0]}") from None
         for match in rule.get("match") or [{}]:
-            routes.append(Route(_declared_match(match), clusters, f"{namespace}/{name}"))
+            routes.append(Route(_declared_match(match), clusters, f"{namespace}/{name}", policy))
     return routes
 
 
-def held_routes(dump: Mapping[str, Any], host: str) -> list[Route]:
-    """Read the HTTP routes that a gateway holds for a host, in the order in which Envoy tries them.
+def held_routes(dump: Mapping[str, Any], host: str, port: int | None = None) -> list[Route]:
+    """Read the HTTP routes that a proxy holds for a host, in the order in which Envoy tries them.
 
     Args:
         dump: the parsed answer to `ROUTES`.
         host: a host name, or `*`, exactly as a virtual host lists it.
+        port: of the Service, in a sidecar, whose route configurations are named `80` or `<host>:80`; None for a
+            gateway, where they are named `http.<port>`.
 
     Returns:
         Every route of the virtual hosts that list the host; empty when there is none.
     """
+
+    def here(name: str) -> bool:
+        return name.startswith("http.") if port is None else name.rpartition(":")[2] == str(port)
+
     return [
         _held_route(route)
         for config in _configs(dump, "route_config")
-        if config.get("name", "").startswith("http.")
+        if here(config.get("name", ""))
         for virtual_host in config.get("virtual_hosts", [])
         if host in virtual_host.get("domains", [])
         for route in virtual_host.get("routes", [])
@@ -114,6 +141,38 @@ def route_differences(
         for host in virtual_service["spec"]["hosts"]
         for difference in _compare(declared, held_routes(dump, host))
     ]
+
+
+def sidecar_route_differences(
+    dump: Mapping[str, Any], virtual_service: Mapping[str, Any], services: Iterable[Mapping[str, Any]]
+) -> list[str]:
+    """Say where a sidecar's routes are not what a VirtualService for Services of the mesh declares.
+
+    Args:
+        dump: the sidecar's parsed answer to `ROUTES`.
+        virtual_service: the object as declared; its hosts are Services, by short or full name.
+        services: the declared Services, those of its hosts among them.
+
+    Returns:
+        One sentence for each difference, as `route_differences`.
+
+    Raises:
+        ValueError: as `declared_routes`; or a host is no declared Service.
+    """
+    known = list(services)
+    ports = {_host(service): [port["port"] for port in service["spec"]["ports"]] for service in known}
+    declared = declared_routes(virtual_service, known)
+    differences = []
+    for short in virtual_service["spec"]["hosts"]:
+        host = _full(short, virtual_service["metadata"]["namespace"])
+        if host not in ports:
+            raise ValueError(f"host {short} is no declared Service")
+        differences += [
+            f"host {host}:{port}: {difference}"
+            for port in ports[host]
+            for difference in _compare(declared, held_routes(dump, host, port))
+        ]
+    return differences
 
 
 def held_endpoints(dump: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -173,8 +232,8 @@ def _compare(declared: list[Route], held: list[Route]) -> list[str]:
     if not ours:
         return [f"holds no route of VirtualService {origin}, only of {', '.join(sorted({r.origin for r in held}))}"]
     differences = []
-    if ours != declared:
-        differences.append(f"holds {_list(ours)}, declared {_list(declared)}")
+    if (compared := _comparable(ours, declared)) != declared:
+        differences.append(f"holds {_list(compared)}, declared {_list(declared)}")
     last = max(index for index, route in enumerate(held) if route.origin == origin)
     differences += [
         f"VirtualService {route.origin or 'unnamed'} is tried first with the same match, {route.match}"
@@ -182,6 +241,110 @@ def _compare(declared: list[Route], held: list[Route]) -> list[str]:
         if route.origin != origin and (route.match == _CATCH_ALL or route.match in {r.match for r in declared})
     ]
     return differences
+
+
+def _comparable(held: list[Route], declared: list[Route]) -> list[Route]:
+    """Leave out of what is held what the mesh's defaults give: retries, or their causes, that are not declared."""
+    compared = []
+    for route, wanted in zip_longest(held, declared[: len(held)], fillvalue=declared[-1]):
+        policy, said = dict(route.policy), dict(wanted.policy).get("retries")
+        if said is None:
+            policy.pop("retries", None)
+        elif " on " not in said and "retries" in policy:
+            policy["retries"] = policy["retries"].partition(" on ")[0]
+        compared.append(replace(route, policy=tuple(sorted(policy.items()))))
+    return compared
+
+
+def _declared_policy(
+    rule: Mapping[str, Any], namespace: str, ports: dict[str, list[int]]
+) -> tuple[tuple[str, str], ...]:
+    """Say what a rule does besides routing, as `_held_policy` says it of Envoy's route."""
+    policy = {}
+    if "timeout" in rule and (seconds := _seconds(rule["timeout"])):
+        policy["timeout"] = f"{seconds:g} s"
+    if "retries" in rule:
+        policy["retries"] = _declared_retries(rule["retries"])
+    if "fault" in rule:
+        fault = dict(rule["fault"])
+        if abort := fault.pop("abort", None):
+            policy["abort"] = f"{abort['httpStatus']} for {abort['percentage']['value']:g} %"
+        if delay := fault.pop("delay", None):
+            policy["delay"] = f"{_seconds(delay['fixedDelay']):g} s for {delay['percentage']['value']:g} %"
+        if fault:
+            raise ValueError(f"cannot compare {', '.join(sorted(fault))} of a fault")
+    if "mirror" in rule:
+        share = rule.get("mirrorPercentage", {"value": 100})["value"]
+        policy["mirror"] = f"{share:g} % to {_declared_cluster(rule['mirror'], namespace, ports)}"
+    return tuple(sorted(policy.items()))
+
+
+def _declared_retries(retries: Mapping[str, Any]) -> str:
+    unknown = set(retries) - {"attempts", "retryOn", "perTryTimeout"}
+    if unknown:
+        raise ValueError(f"cannot compare {', '.join(sorted(unknown))} of retries")
+    if not retries["attempts"]:
+        return "none"
+    text = str(retries["attempts"])
+    if "perTryTimeout" in retries:
+        text += f" of {_seconds(retries['perTryTimeout']):g} s"
+    if "retryOn" in retries:
+        text += f" on {_causes(str(retries['retryOn']).split(','))}"
+    return text
+
+
+def _held_policy(route: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Say what Envoy's route does besides routing.
+
+    Source: istio/istio pilot/pkg/networking/core/route (route.go `TranslateFault`, `MirrorPercent`;
+    retry/retry.go `ConvertPolicy`).
+    """
+    action, policy = route.get("route", {}), {}
+    if seconds := _seconds(action.get("timeout", "0s")):
+        policy["timeout"] = f"{seconds:g} s"
+    if retries := action.get("retry_policy"):
+        causes = [cause for cause in retries.get("retry_on", "").split(",") if cause != "retriable-status-codes"]
+        each = f" of {_seconds(retries['per_try_timeout']):g} s" if "per_try_timeout" in retries else ""
+        causes += [str(code) for code in retries.get("retriable_status_codes", [])]
+        policy["retries"] = f"{retries.get('num_retries', 0)}{each} on {_causes(causes)}"
+    else:
+        policy["retries"] = "none"
+    fault = route.get("typed_per_filter_config", {}).get("envoy.filters.http.fault", {})
+    if abort := fault.get("abort"):
+        policy["abort"] = f"{abort.get('http_status')} for {_percent(abort.get('percentage', {})):g} %"
+    if delay := fault.get("delay"):
+        delayed = _seconds(delay.get("fixed_delay", "0s"))
+        policy["delay"] = f"{delayed:g} s for {_percent(delay.get('percentage', {})):g} %"
+    if mirrors := action.get("request_mirror_policies"):
+        policy["mirror"] = ", ".join(
+            f"{_percent(each.get('runtime_fraction', {}).get('default_value', {'numerator': 100})):g} %"
+            f" to {each['cluster']}"
+            for each in mirrors
+        )
+    return tuple(sorted(policy.items()))
+
+
+def _causes(causes: list[str]) -> str:
+    return "+".join(sorted({cause.strip() for cause in causes} - {"", "retriable-status-codes"}))
+
+
+def _percent(fraction: Mapping[str, Any]) -> float:
+    """Read Envoy's FractionalPercent in percent."""
+    scale = {"HUNDRED": 1, "TEN_THOUSAND": 100, "MILLION": 10_000}
+    return float(fraction.get("numerator", 0) / scale[fraction.get("denominator", "HUNDRED")])
+
+
+def _seconds(duration: str) -> float:
+    """Read a duration as Go and protobuf write it (`2s`, `500ms`, `1m30s`, `0.500s`), in seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = _DURATION.findall(duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        raise ValueError(f"{duration!r} is no duration such as 2s or 500ms")
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    return sum(float(number) * units[unit] for number, unit in parts)
 
 
 def _declared_clusters(
@@ -201,7 +364,7 @@ def _declared_clusters(
 
 def _declared_cluster(destination: dict[str, Any], namespace: str, ports: dict[str, list[int]]) -> str:
     host = destination["host"]
-    full = host if "." in host else f"{host}.{namespace}.svc.cluster.local"
+    full = _full(host, namespace)
     port = destination.get("port", {}).get("number")
     if port is None:
         known = ports.get(full)
@@ -209,6 +372,11 @@ def _declared_cluster(destination: dict[str, Any], namespace: str, ports: dict[s
             raise ValueError(f"destination {host}: no port is named, and no declared Service has exactly one")
         port = known[0]
     return cluster_name(full, destination.get("subset", ""), port)
+
+
+def _full(host: str, namespace: str) -> str:
+    """Give a Service's full name: a short one is of the VirtualService's own namespace."""
+    return host if "." in host else f"{host}.{namespace}.svc.cluster.local"
 
 
 def _declared_match(match: dict[str, Any]) -> str:
@@ -235,6 +403,7 @@ def _held_route(route: Mapping[str, Any]) -> Route:
         _held_match(route.get("match", {})),
         tuple(sorted(clusters)),
         f"{origin['namespace']}/{origin['name']}" if origin else "",
+        _held_policy(route),
     )
 
 

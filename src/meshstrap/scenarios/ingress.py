@@ -10,16 +10,15 @@ import secrets
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import yaml
 
-from meshstrap.kube import logs, query
+from meshstrap.kube import query
 from meshstrap.mesh import access_log, gateway, proxy, revision
 from meshstrap.mesh.errors import GatewayError, ProxyError
 from meshstrap.mesh.proxy_config import ENDPOINTS, ROUTES, endpoint_differences, origins, route_differences
-from meshstrap.scenarios import http
+from meshstrap.scenarios import access_lines, http
 from meshstrap.scenarios.site import Node, Site
 
 NETWORKING = "networking.istio.io/v1beta1"
@@ -27,8 +26,6 @@ NETWORKING = "networking.istio.io/v1beta1"
 CONCURRENCY = 8
 # Beyond this a series is stopped; what was not sent is noted as such.
 SERIES_SECONDS = 60.0
-# Log lines carry the node's time, not ours: so much older ones are read too, and the marks pick out what is ours.
-CLOCKS_APART = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
@@ -250,26 +247,9 @@ def collect(site: Site, observed: dict[str, Any]) -> bool:
     Returns:
         Whether every request that got an answer has a line.
     """
-    since = datetime.fromisoformat(observed["began"]) - CLOCKS_APART
-    marks = {request["mark"] for request in observed["requests"]}
     answered = {request["mark"] for request in observed["requests"] if request["status"] is not None}
-    log: dict[str, list[dict[str, Any]]] = {}
     pods = gateway_names(site)
-    for name in pods:
-        text = logs.read(site.client, gateway.NAMESPACE, name, gateway.PROXY, since=since)
-        for mark, entries in access_log.by_mark(text.splitlines()).items():
-            if mark in marks:
-                log.setdefault(mark, []).extend(
-                    {
-                        "pod": name,
-                        "code": entry.code,
-                        "flags": list(entry.flags),
-                        "details": entry.details,
-                        "cluster": entry.cluster,
-                        "line": entry.raw,
-                    }
-                    for entry in entries
-                )
+    log = access_lines.read(site, gateway.NAMESPACE, pods, observed)
     observed["log"], observed["gateways_after"] = log, pods
     return answered <= set(log)
 

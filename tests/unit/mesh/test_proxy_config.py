@@ -16,6 +16,7 @@ from meshstrap.mesh.proxy_config import (
     held_routes,
     origins,
     route_differences,
+    sidecar_route_differences,
 )
 
 V1, V2 = (f"outbound|80|{subset}|canary.canary.svc.cluster.local" for subset in ("v1", "v2"))
@@ -162,8 +163,11 @@ def test_a_short_host_and_a_named_port_compile_to_the_full_cluster() -> None:
 @pytest.mark.parametrize(
     "rule",
     [
-        {"timeout": "2s"},
-        {"fault": {"abort": {}}},
+        {"timeout": "soon"},
+        {"headers": {"request": {}}},
+        {"fault": {"abort": {"httpStatus": 503}}},
+        {"fault": {"throttle": {}}},
+        {"retries": {"attempts": 3, "retryRemoteLocalities": True}},
         {"match": [{"headers": {"end-user": {"exact": "jason"}}}]},
         {"route": [{"destination": {"host": "canary"}, "headers": {}}]},
         {"route": [{"destination": {"host": "unknown"}}]},
@@ -174,6 +178,92 @@ def test_what_is_not_compared_is_refused_rather_than_passed_over(rule: dict[str,
     declared["spec"]["http"][0].update(rule)
     with pytest.raises(ValueError):
         declared_routes(declared, [SERVICE])
+
+
+RULE = {"destination": {"host": "canary"}}
+FAULT = "envoy.filters.http.fault"
+ALL = {"numerator": 1_000_000, "denominator": "MILLION"}
+# Each rule as Istio has it, and what Envoy then holds beside the cluster.
+POLICIES: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    ({"timeout": "2s"}, {"timeout": "2s"}, {}),
+    ({"timeout": "0.5s"}, {"timeout": "0.500s"}, {}),
+    (
+        {"fault": {"abort": {"httpStatus": 503, "percentage": {"value": 100}}}},
+        {},
+        {FAULT: {"abort": {"http_status": 503, "percentage": ALL}}},
+    ),
+    (
+        {"fault": {"delay": {"fixedDelay": "10s", "percentage": {"value": 50}}}},
+        {},
+        {FAULT: {"delay": {"fixed_delay": "10s", "percentage": {"numerator": 50}}}},
+    ),
+    (
+        {"retries": {"attempts": 3, "retryOn": "503,gateway-error", "perTryTimeout": "1s"}},
+        {
+            "retry_policy": {
+                "num_retries": 3,
+                "per_try_timeout": "1s",
+                "retry_on": "gateway-error,retriable-status-codes",
+                "retriable_status_codes": [503],
+            }
+        },
+        {},
+    ),
+    (
+        {"mirror": {"host": "canary", "subset": "v2"}, "mirrorPercentage": {"value": 25}},
+        {"request_mirror_policies": [{"cluster": V2, "runtime_fraction": {"default_value": {"numerator": 25}}}]},
+        {},
+    ),
+]
+
+
+def sidecar(action: dict[str, Any], filters: dict[str, Any], port: int = 80) -> dict[str, Any]:
+    host = "canary.canary.svc.cluster.local"
+    held = route({})
+    held["route"] = {"cluster": f"outbound|80||{host}", "timeout": "0s", **action}
+    held["typed_per_filter_config"] = filters
+    hosts = [{"name": f"{host}:80", "domains": [host, "canary.canary", "10.96.0.9"], "routes": [held]}]
+    return {"configs": [{"route_config": {"name": str(port), "virtual_hosts": hosts}}]}
+
+
+@pytest.mark.parametrize(("rule", "action", "filters"), POLICIES)
+def test_what_a_sidecar_does_besides_routing_is_compared(
+    rule: dict[str, Any], action: dict[str, Any], filters: dict[str, Any]
+) -> None:
+    def differences(given: dict[str, Any], held: dict[str, Any]) -> list[str]:
+        declared = virtual_service()
+        declared["spec"] = {"hosts": ["canary"], "http": [{"route": [RULE], **given}]}
+        return sidecar_route_differences(held, declared, [SERVICE])
+
+    assert differences(rule, sidecar(action, filters)) == []
+    (lacks,) = differences(rule, sidecar({}, {}))
+    assert lacks.startswith("host canary.canary.svc.cluster.local:80: holds prefix / -> ")
+    if "retries" not in rule:  # A mesh has retries of its own that nobody declared.
+        assert len(differences({}, sidecar(action, filters))) == 1
+    assert differences(rule, sidecar(action, filters, port=8080)) == [
+        "host canary.canary.svc.cluster.local:80: holds no route"
+    ]
+
+
+def test_retries_without_cause_are_compared_by_their_number_alone() -> None:
+    declared = virtual_service()
+    declared["spec"] = {"hosts": ["canary"], "http": [{"route": [RULE], "retries": {"attempts": 3}}]}
+
+    def held(number: int) -> dict[str, Any]:
+        return sidecar({"retry_policy": {"num_retries": number, "retry_on": "connect-failure,unavailable"}}, {})
+
+    assert sidecar_route_differences(held(3), declared, [SERVICE]) == []
+    assert len(sidecar_route_differences(held(2), declared, [SERVICE])) == 1
+    declared["spec"]["http"][0]["retries"] = {"attempts": 0}
+    assert sidecar_route_differences(sidecar({}, {}), declared, [SERVICE]) == []
+    assert len(sidecar_route_differences(held(2), declared, [SERVICE])) == 1
+
+
+def test_a_virtual_service_for_no_declared_service_is_refused() -> None:
+    declared = virtual_service()
+    declared["spec"] = {"hosts": ["other"], "http": [{"route": [RULE]}]}
+    with pytest.raises(ValueError, match="host other is no declared Service"):
+        sidecar_route_differences(sidecar({}, {}), declared, [SERVICE])
 
 
 def endpoints(*addresses: str, cluster: str = V1, health: str | None = "HEALTHY") -> dict[str, Any]:

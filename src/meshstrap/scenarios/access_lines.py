@@ -1,0 +1,56 @@
+"""The access-log lines of marked requests, read from the proxies of any pods: gateways, clients, servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from meshstrap.kube import logs
+from meshstrap.mesh import access_log, gateway
+from meshstrap.scenarios.site import Site
+
+# Log lines carry the node's time, not ours: so much older ones are read too, and the marks pick out what is ours.
+CLOCKS_APART = timedelta(minutes=2)
+
+
+def read(
+    site: Site, namespace: str, pods: Iterable[str], observed: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """Read the access-log lines of a series from pods' proxies.
+
+    Args:
+        site: where.
+        namespace: the pods'.
+        pods: their names.
+        observed: an observation with `began` (ISO time) and `requests`, each with its `mark`.
+
+    Returns:
+        For each mark that was found its lines, as data and as they were written.
+
+    Raises:
+        KubeError: a pod's log cannot be read.
+    """
+    since = datetime.fromisoformat(observed["began"]) - CLOCKS_APART
+    marks = {request["mark"] for request in observed["requests"]}
+    log: dict[str, list[dict[str, Any]]] = {}
+    for name in pods:
+        text = logs.read(site.client, namespace, name, gateway.PROXY, since=since)
+        for mark, entries in access_log.by_mark(text.splitlines()).items():
+            if mark in marks:
+                log.setdefault(mark, []).extend(_line(name, entry) for entry in entries)
+    return log
+
+
+def _line(pod: str, entry: access_log.Entry) -> dict[str, Any]:
+    return {
+        "pod": pod,
+        "code": entry.code,
+        "flags": list(entry.flags),
+        "details": entry.details,
+        "cluster": entry.cluster,
+        "upstream": entry.upstream,
+        "milliseconds": entry.duration,
+        "upstream_milliseconds": entry.upstream_time,
+        "line": entry.raw,
+    }

@@ -1,0 +1,247 @@
+"""Marked requests from a pod of the mesh, and what the proxies on their way say of each.
+
+Three witnesses that know nothing of each other: what the client program got, the access log of the client's sidecar,
+and those of the sidecars behind it. They are joined by the mark that each request carries in its query.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshstrap.kube import query
+from meshstrap.kube.errors import KubeError
+from meshstrap.mesh import access_log, gateway, proxy, revision, stats
+from meshstrap.mesh.errors import ProxyError
+from meshstrap.mesh.proxy_config import (
+    ENDPOINTS,
+    ROUTES,
+    endpoint_differences,
+    sidecar_route_differences,
+)
+from meshstrap.scenarios import access_lines, ingress
+from meshstrap.scenarios.site import Site
+
+Pod = Mapping[str, Any]
+
+# One program run asks for all URLs in turn; between its answers stand a record and a unit separator.
+_SCRIPT = 'for url; do answer=$(wget -q -O - -T "$WAIT" "$url" 2>&1); printf "%s\\037%s\\036" "$?" "$answer"; done'
+_REFUSED = re.compile(r"server returned error: HTTP/\S+ (?P<status>\d{3})")
+# CoreDNS hears of a new Service later than its pods are ready (its cache holds "no such name" for up to 30 s), and
+# busybox then sends nothing: so long the first request of a series is asked for again. Nothing was sent by then.
+_UNKNOWN_NAME = ("bad address", "no such host", "Name or service not known")
+DNS_SECONDS = 35.0
+_DNS_PAUSE = 1.0
+
+
+@dataclass(frozen=True)
+class Client:
+    """A pod that asks, with busybox in one of its containers.
+
+    Args:
+        namespace: the pod's.
+        labels: a selector that finds it, as `app=busybox`.
+        container: the container with busybox.
+    """
+
+    namespace: str
+    labels: str
+    container: str
+
+
+def pods(site: Site, namespace: str, labels: str) -> list[Pod]:
+    """List the ready pods that a selector finds, by name."""
+    return gateway.ready_pods(query.list(site.client, "v1", "Pod", namespace, labels=labels))
+
+
+def names(found: Iterable[Pod]) -> list[str]:
+    """List pods' names."""
+    return [str(pod["metadata"]["name"]) for pod in found]
+
+
+def missing(site: Site, namespace: str, workloads: Mapping[str, str], deploy: str) -> list[str]:
+    """Look for what every proof from inside needs: the pods, each with its sidecar.
+
+    Args:
+        site: where.
+        namespace: the scenario's.
+        workloads: for each workload's name the selector of its pods.
+        deploy: the scenario's deploy, for people.
+
+    Returns:
+        A sentence for each thing that is missing: the proxies' access log, a sidecar, a ready pod.
+    """
+    config = revision.mesh_config(site.revision)
+    lacks = ingress.missing_access_log(query.get(site.client, "v1", "ConfigMap", config, gateway.NAMESPACE), config)
+    for name, labels in workloads.items():
+        found = pods(site, namespace, labels)
+        if not found:
+            lacks.append(f"namespace {namespace} has no ready pod of {name} ({labels}); run {deploy}")
+        lacks += [
+            f"pod {namespace}/{pod['metadata']['name']} has no sidecar, so no rule of the mesh holds for it; label the"
+            " namespace and restart it (deploys/injection.py)"
+            for pod in found
+            if not gateway.has_sidecar(pod)
+        ]
+    return lacks
+
+
+def differences(
+    site: Site,
+    client: Client,
+    virtual_services: Iterable[Mapping[str, Any]],
+    services: Iterable[Mapping[str, Any]],
+    endpoints: Mapping[str, set[str]],
+) -> list[str]:
+    """Compare what the callers' sidecars hold with what is declared.
+
+    Args:
+        site: where.
+        client: whose sidecars; the namespace and labels of any caller (its container is not used).
+        virtual_services: those that are for its requests, as declared.
+        services: the declared Services that they are for and route to.
+        endpoints: for each cluster the addresses, `address:port`, of the ready pods that belong to it.
+
+    Returns:
+        A sentence for each difference, with the pod's name in front; empty when all hold the declared content.
+    """
+    callers = pods(site, client.namespace, client.labels)
+    if not callers:
+        return [f"no ready pod {client.namespace}/{client.labels}"]
+    known, found = list(services), []
+    for name in names(callers):
+        try:
+            routes = proxy.dump(site.client, client.namespace, name, ROUTES)
+            held = proxy.dump(site.client, client.namespace, name, ENDPOINTS)
+        except ProxyError as error:
+            found.append(str(error))
+            continue
+        here = [
+            difference for each in virtual_services for difference in sidecar_route_differences(routes, each, known)
+        ]
+        found += [f"{name}: {difference}" for difference in here + endpoint_differences(held, endpoints)]
+    return found
+
+
+def addresses(found: Iterable[Pod], port: int) -> set[str]:
+    """Give pods' addresses as an Envoy endpoint spells them, `address:port`."""
+    return {f"{pod['status']['podIP']}:{port}" for pod in found}
+
+
+def send(site: Site, client: Client, urls: list[str], *, timeout: float = 30.0) -> list[dict[str, Any]]:
+    """Send one marked request for each URL from the client's first ready pod, one after the other, each once.
+
+    Args:
+        site: where.
+        client: who asks.
+        urls: what is asked for, without a query.
+        timeout: seconds that each may take.
+
+    Returns:
+        An observation a URL, in order: mark, pod, url, path, and status and body, or the error. `sent` is False for
+        a request that never left: a name that DNS does not know, a pod that could not be reached.
+    """
+    from meshstrap.kube.exec import execute  # As in mesh.proxy: only where a pod is asked.
+
+    run = secrets.token_hex(8)
+    marked = [
+        {"mark": f"{run}-{index:04d}", "url": url, "path": f"{url}?{access_log.MARK}={run}-{index:04d}"}
+        for index, url in enumerate(urls)
+    ]
+    callers = names(pods(site, client.namespace, client.labels))
+    if not callers:
+        return [each | _unsent(f"no ready pod {client.namespace}/{client.labels}") for each in marked]
+    command = ["env", f"WAIT={timeout:g}", "sh", "-c", _SCRIPT, "ask"]
+
+    def ask(some: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        argv = [*command, *(each["path"] for each in some)]
+        try:
+            done = execute(
+                site.client,
+                client.namespace,
+                callers[0],
+                client.container,
+                argv,
+                timeout=timeout * len(some) + 15.0,
+            )
+        except KubeError as error:
+            # Whether it was sent nobody knows: the log may tell.
+            return [each | {"status": None, "body": "", "error": str(error), "sent": True} for each in some]
+        answers = [_read(text) for text in done.stdout.split("\036")[:-1]]
+        answers += [_unsent(f"the client ended early: {done.stderr.strip()}")] * (len(some) - len(answers))
+        return [each | {"pod": callers[0]} | answer for each, answer in zip(some, answers, strict=True)]
+
+    deadline = site.clock.seconds() + DNS_SECONDS
+    first = ask(marked[:1])
+    while not first[0]["sent"] and site.clock.seconds() < deadline:
+        site.clock.sleep(_DNS_PAUSE)
+        first = ask(marked[:1])
+    return first + (ask(marked[1:]) if marked[1:] and first[0]["sent"] else _rest(marked[1:], first[0]))
+
+
+def collect(site: Site, observed: dict[str, Any], watched: Mapping[str, tuple[str, str]]) -> bool:
+    """Read the sidecars' access logs for the marks of a series.
+
+    Args:
+        site: where.
+        observed: an observation with `began` (ISO time) and `requests`; its `log` is set: for each role, by mark, the
+            lines with pod, cluster, code, flags, details and times. So is `pods_after`, the pods read, by role.
+        watched: for each role (`client`, `nginx`) the namespace and the selector of its pods.
+
+    Returns:
+        Whether the first role, the client's, has a line for each request that was answered.
+    """
+    observed["log"], observed["pods_after"] = {}, {}
+    for role, (namespace, labels) in watched.items():
+        found = names(pods(site, namespace, labels))
+        observed["pods_after"][role] = found
+        observed["log"][role] = access_lines.read(site, namespace, found, observed)
+    answered = {request["mark"] for request in observed["requests"] if request["status"] is not None}
+    return answered <= set(observed["log"][next(iter(watched))])
+
+
+def counters(site: Site, namespace: str, labels: str, wanted: Mapping[str, str]) -> dict[str, int | None]:
+    """Read counters of pods' proxies, summed over the ready pods that a selector finds.
+
+    Args:
+        site: where.
+        namespace: the pods'.
+        labels: their selector.
+        wanted: for each name of the answer the counter: `<cluster> <counter>`, as `outbound|80||x.y.svc.cluster.local
+            upstream_rq_retry`, or a counter's full name.
+
+    Returns:
+        The values; None for a counter that one of the proxies does not show, or that there is no proxy to show.
+    """
+    shown = [
+        stats.parse(proxy.ask(site.client, namespace, name, "stats")) for name in names(pods(site, namespace, labels))
+    ]
+
+    def total(counter: str) -> int | None:
+        cluster, _, name = counter.rpartition(" ")
+        values = [stats.cluster_value(each, cluster, name) if cluster else each.get(name) for each in shown]
+        known = [value for value in values if value is not None]
+        return sum(known) if known and len(known) == len(values) else None
+
+    return {key: total(counter) for key, counter in wanted.items()}
+
+
+def _read(text: str) -> dict[str, Any]:
+    """Read one answer of the script: busybox's exit code, and the body or what it complained of."""
+    code, _, said = text.partition("\037")
+    if code == "0":
+        return {"status": 200, "body": said, "error": "", "sent": True}
+    if refused := _REFUSED.search(said):
+        return {"status": int(refused["status"]), "body": "", "error": "", "sent": True}
+    return {"status": None, "body": "", "error": said.strip(), "sent": not any(word in said for word in _UNKNOWN_NAME)}
+
+
+def _unsent(error: str) -> dict[str, Any]:
+    return {"status": None, "body": "", "error": error, "sent": False}
+
+
+def _rest(marked: list[dict[str, Any]], first: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [each | _unsent(f"not asked, as the first request was not sent: {first['error']}") for each in marked]
