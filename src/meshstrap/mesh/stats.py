@@ -40,3 +40,13 @@ def cluster_value(stats: dict[str, int], cluster: str, name: str) -> int | None:
     """
     pattern = re.compile(rf"cluster\.{re.escape(cluster)};?\.{re.escape(name)}")
     return next((value for full, value in stats.items() if pattern.fullmatch(full)), None)
+
+
+def total(stats: dict[str, int], suffix: str) -> int | None:
+    """Sum the counters whose names end alike, such as `.fault.aborts_injected`, which each listener keeps for itself.
+
+    Returns:
+        The sum; None when the proxy shows none.
+    """
+    found = [value for name, value in stats.items() if name.endswith(suffix)]
+    return sum(found) if found else None

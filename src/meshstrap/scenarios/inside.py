@@ -142,7 +142,8 @@ def send(site: Site, client: Client, urls: list[str], *, timeout: float = 30.0) 
 
     Returns:
         An observation a URL, in order: mark, pod, url, path, and status and body, or the error. `sent` is False for
-        a request that never left: a name that DNS does not know, a pod that could not be reached.
+        a request that never left, or of which nobody knows: a name that DNS does not know, a pod that could not be
+        asked.
     """
     from meshstrap.kube.exec import execute  # As in mesh.proxy: only where a pod is asked.
 
@@ -168,15 +169,14 @@ def send(site: Site, client: Client, urls: list[str], *, timeout: float = 30.0) 
                 timeout=timeout * len(some) + 15.0,
             )
         except KubeError as error:
-            # Whether it was sent nobody knows: the log may tell.
-            return [each | {"status": None, "body": "", "error": str(error), "sent": True} for each in some]
+            return [each | _unsent(f"the client could not be asked: {error}") for each in some]
         answers = [_read(text) for text in done.stdout.split("\036")[:-1]]
         answers += [_unsent(f"the client ended early: {done.stderr.strip()}")] * (len(some) - len(answers))
         return [each | {"pod": callers[0]} | answer for each, answer in zip(some, answers, strict=True)]
 
     deadline = site.clock.seconds() + DNS_SECONDS
     first = ask(marked[:1])
-    while not first[0]["sent"] and site.clock.seconds() < deadline:
+    while _unknown(first[0]["error"]) and site.clock.seconds() < deadline:
         site.clock.sleep(_DNS_PAUSE)
         first = ask(marked[:1])
     return first + (ask(marked[1:]) if marked[1:] and first[0]["sent"] else _rest(marked[1:], first[0]))
@@ -211,7 +211,7 @@ def counters(site: Site, namespace: str, labels: str, wanted: Mapping[str, str])
         namespace: the pods'.
         labels: their selector.
         wanted: for each name of the answer the counter: `<cluster> <counter>`, as `outbound|80||x.y.svc.cluster.local
-            upstream_rq_retry`, or a counter's full name.
+            upstream_rq_retry`; or the end of a name that several listeners have, as `.fault.aborts_injected`.
 
     Returns:
         The values; None for a counter that one of the proxies does not show, or that there is no proxy to show.
@@ -222,7 +222,7 @@ def counters(site: Site, namespace: str, labels: str, wanted: Mapping[str, str])
 
     def total(counter: str) -> int | None:
         cluster, _, name = counter.rpartition(" ")
-        values = [stats.cluster_value(each, cluster, name) if cluster else each.get(name) for each in shown]
+        values = [stats.cluster_value(each, cluster, name) if cluster else stats.total(each, name) for each in shown]
         known = [value for value in values if value is not None]
         return sum(known) if known and len(known) == len(values) else None
 
@@ -236,7 +236,11 @@ def _read(text: str) -> dict[str, Any]:
         return {"status": 200, "body": said, "error": "", "sent": True}
     if refused := _REFUSED.search(said):
         return {"status": int(refused["status"]), "body": "", "error": "", "sent": True}
-    return {"status": None, "body": "", "error": said.strip(), "sent": not any(word in said for word in _UNKNOWN_NAME)}
+    return {"status": None, "body": "", "error": said.strip(), "sent": not _unknown(said)}
+
+
+def _unknown(error: str) -> bool:
+    return any(words in error for words in _UNKNOWN_NAME)
 
 
 def _unsent(error: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshstrap.evidence.verdict import Outcome, Verdict
 from meshstrap.mesh.proxy_config import cluster_name
 
 
@@ -94,7 +95,64 @@ def tally(
             note(failures, f"got {status}, and {entries[0]['code']} by the gateway's log", mark)
         confirmed += chosen == arm and entries[0]["code"] == status
     unconfirmed = replies.total() - confirmed
-    return Tally(dict(replies), dict(lines), _sentences(failures), _sentences(gaps), unconfirmed)
+    return Tally(dict(replies), dict(lines), sentences(failures), sentences(gaps), unconfirmed)
+
+
+def weighed(
+    failures: Iterable[str],
+    gaps: Iterable[str],
+    *,
+    summary: str,
+    rule: str,
+    lines: Iterable[str] = (),
+    numbers: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """Weigh what contradicts a claim and what is missing to judge it; a contradiction outweighs a gap.
+
+    Args:
+        failures: what contradicts the claim, a sentence each; any makes it FAIL.
+        gaps: what is missing, a sentence each; any makes it INCONCLUSIVE where nothing contradicts.
+        summary: the line of a PASS.
+        rule: the rule, in words.
+        lines: what the witnesses say, printed in each case.
+        numbers: the same for machines.
+
+    Returns:
+        The verdict; its summary is the first failure, the first gap, or `summary`.
+    """
+    against, missing = list(failures), list(gaps)
+    outcome = Outcome.FAIL if against else Outcome.INCONCLUSIVE if missing else Outcome.PASS
+    reasons = [*against, *missing]
+    first, *rest = reasons or [summary]
+    said = [summary] if reasons and summary else []
+    return Verdict(outcome, first, rule, (*rest, *said, *lines), dict(numbers or {}))
+
+
+def replaced(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
+    """Say which pods came or went while they were looked at; with a gap, that is its likely cause.
+
+    Args:
+        before: the names of the pods of each role, before the first request.
+        after: the same when the logs were read.
+    """
+    return [
+        f"the pods of {role} changed meanwhile: {', '.join(names) or 'none'} before,"
+        f" {', '.join(after.get(role, [])) or 'none'} after"
+        for role, names in before.items()
+        if names != after.get(role, [])
+    ]
+
+
+def sentences(notes: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """Say each thing once, with how many requests it happened to and the mark of the first one.
+
+    Args:
+        notes: what happened, as `got 503`, with the marks of the requests.
+    """
+    return tuple(
+        f"{len(marks)} request{'s' if len(marks) > 1 else ''} {what} (first mark {marks[0]})"
+        for what, marks in notes.items()
+    )
 
 
 def subset_arms(host: str, port: int, subsets: Iterable[str]) -> dict[str, str]:
@@ -107,11 +165,4 @@ def _chosen(entries: list[Mapping[str, Any]]) -> str:
         return ", with no line in the gateway's access log"
     return (
         f" ({','.join(entries[0]['flags']) or '-'} {entries[0]['details']} to {entries[0]['cluster'] or 'no cluster'})"
-    )
-
-
-def _sentences(notes: dict[str, list[str]]) -> tuple[str, ...]:
-    return tuple(
-        f"{len(marks)} request{'s' if len(marks) > 1 else ''} {what} (first mark {marks[0]})"
-        for what, marks in notes.items()
     )
