@@ -8,3 +8,4 @@ site.lock(name="One operator at a time")
 
 if "leader" in host.groups:
     scenario.manifests("canary", present=False, name="Canary: gone")
+    scenario.manifests("fault", present=False, name="Fault: gone")

@@ -3,3 +3,4 @@
 from pyinfra import local
 
 local.include("deploys/canary.py")
+local.include("deploys/fault.py")

@@ -6,3 +6,4 @@ from meshstrap.operations import scenario
 
 if "leader" in host.groups:
     scenario.proof("canary", name="Canary: proof of the split")
+    scenario.proof("fault", name="Fault: proof of the faults")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,13 +132,16 @@ def addresses(found: Iterable[Pod], port: int) -> set[str]:
     return {f"{pod['status']['podIP']}:{port}" for pod in found}
 
 
-def send(site: Site, client: Client, urls: list[str], *, timeout: float = 30.0) -> list[dict[str, Any]]:
-    """Send one marked request for each URL from the client's first ready pod, one after the other, each once.
+def send(
+    site: Site, client: Client, urls: list[str], *, at_once: int = 1, timeout: float = 30.0
+) -> list[dict[str, Any]]:
+    """Send one marked request for each URL from the client's first ready pod, each once.
 
     Args:
         site: where.
         client: who asks.
         urls: what is asked for, without a query.
+        at_once: how many ask beside each other; the first request is alone.
         timeout: seconds that each may take.
 
     Returns:
@@ -179,7 +183,13 @@ def send(site: Site, client: Client, urls: list[str], *, timeout: float = 30.0) 
     while _unknown(first[0]["error"]) and site.clock.seconds() < deadline:
         site.clock.sleep(_DNS_PAUSE)
         first = ask(marked[:1])
-    return first + (ask(marked[1:]) if marked[1:] and first[0]["sent"] else _rest(marked[1:], first[0]))
+    rest = marked[1:]
+    if not first[0]["sent"]:
+        return first + [each | _unsent(f"the first request was not sent: {first[0]['error']}") for each in rest]
+    shares = [rest[start::at_once] for start in range(min(at_once, len(rest)))]
+    with ThreadPoolExecutor(max(1, len(shares))) as workers:
+        answered = [answer for share in workers.map(ask, shares) for answer in share]
+    return first + sorted(answered, key=lambda answer: str(answer["mark"]))
 
 
 def collect(site: Site, observed: dict[str, Any], watched: Mapping[str, tuple[str, str]]) -> bool:
@@ -192,15 +202,22 @@ def collect(site: Site, observed: dict[str, Any], watched: Mapping[str, tuple[st
         watched: for each role (`client`, `nginx`) the namespace and the selector of its pods.
 
     Returns:
-        Whether the first role, the client's, has a line for each request that was answered.
+        Whether each request that was answered has a line of the first role, the client's, and, where that line names
+        an upstream, one of another role.
     """
     observed["log"], observed["pods_after"] = {}, {}
     for role, (namespace, labels) in watched.items():
         found = names(pods(site, namespace, labels))
         observed["pods_after"][role] = found
         observed["log"][role] = access_lines.read(site, namespace, found, observed)
-    answered = {request["mark"] for request in observed["requests"] if request["status"] is not None}
-    return answered <= set(observed["log"][next(iter(watched))])
+    client, *servers = observed["log"].values()
+    behind = set().union(*servers)
+    return all(
+        request["mark"] in client
+        and (not any(line["upstream"] for line in client[request["mark"]]) or not servers or request["mark"] in behind)
+        for request in observed["requests"]
+        if request["status"] is not None
+    )
 
 
 def counters(site: Site, namespace: str, labels: str, wanted: Mapping[str, str]) -> dict[str, int | None]:
@@ -245,7 +262,3 @@ def _unknown(error: str) -> bool:
 
 def _unsent(error: str) -> dict[str, Any]:
     return {"status": None, "body": "", "error": error, "sent": False}
-
-
-def _rest(marked: list[dict[str, Any]], first: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [each | _unsent(f"not asked, as the first request was not sent: {first['error']}") for each in marked]
