@@ -1,4 +1,4 @@
-"""Asking from inside: what busybox's answers say, what is sent once and what is asked again, which lines complete it."""
+"""Asking from inside: what busybox's answers say, what is sent once and what again, which lines complete it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing_extensions import override
 from meshstrap.kube import exec as execution
 from meshstrap.kube.connect import Client
 from meshstrap.kube.errors import ApiUnreachable
+from meshstrap.mesh import proxy
 from meshstrap.scenarios import access_lines, inside
 from meshstrap.scenarios.site import Clock, Site
 
@@ -128,7 +129,7 @@ def test_a_series_is_complete_when_every_answer_and_every_upstream_has_its_line(
 ) -> None:
     logs = iter([client, server])
     monkeypatch.setattr(access_lines, "read", lambda *_: next(logs))
-    observed = {"began": "2026-01-01T00:00:00+00:00", "requests": [{"mark": "m", "status": 200}]}
+    observed: dict[str, Any] = {"began": "2026-01-01T00:00:00+00:00", "requests": [{"mark": "m", "status": 200}]}
     watched = {"busybox": ("fault", "app=busybox"), "tomcat": ("fault", "server=tomcat")}
     assert inside.collect(site, observed, watched) is complete
     assert observed["pods_after"] == {"busybox": ["busybox-1"], "tomcat": ["busybox-1"]}
@@ -139,7 +140,7 @@ def test_a_counter_is_the_sum_of_all_proxies_and_none_where_one_does_not_show_it
 ) -> None:
     cluster = "outbound|80||x.y.svc.cluster.local"
     shown = f"cluster.{cluster};.upstream_rq_retry: 3\nhttp.a.fault.aborts_injected: 1\nhttp.b.fault.aborts_injected: 2"
-    monkeypatch.setattr(inside.proxy, "ask", lambda *_: shown)
+    monkeypatch.setattr(proxy, "ask", lambda *_: shown)
     wanted = {"retries": f"{cluster} upstream_rq_retry", "aborts": ".fault.aborts_injected", "none": f"{cluster} other"}
     assert inside.counters(site, "y", "app=x", wanted) == {"retries": 3, "aborts": 3, "none": None}
     monkeypatch.setattr(inside, "pods", lambda *_: [])
