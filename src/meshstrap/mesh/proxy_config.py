@@ -70,7 +70,9 @@ def declared_routes(virtual_service: Mapping[str, Any], services: Iterable[Mappi
     namespace, name = virtual_service["metadata"]["namespace"], virtual_service["metadata"]["name"]
     ports = {_host(service): [port["port"] for port in service["spec"]["ports"]] for service in services}
     routes: list[Route] = []
-    for rule in virtual_service["spec"]["http"]:
+    if other := set(virtual_service["spec"]) - {"hosts", "gateways", "http", "exportTo"}:
+        raise ValueError(f"VirtualService {namespace}/{name}: cannot compare {', '.join(sorted(other))}")
+    for rule in virtual_service["spec"].get("http", []):
         unknown = set(rule) - {"name", "match", "route", *_POLICIES}
         if unknown:
             raise ValueError(f"VirtualService {namespace}/{name}: cannot compare {', '.join(sorted(unknown))}")
@@ -82,6 +84,22 @@ def declared_routes(virtual_service: Mapping[str, Any], services: Iterable[Mappi
         for match in rule.get("match") or [{}]:
             routes.append(Route(_declared_match(match), clusters, f"{namespace}/{name}", policy))
     return routes
+
+
+def refuse_incomparable(objects: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse VirtualServices with something that is not compared here, before they are applied.
+
+    Args:
+        objects: all that is declared together, the Services among them.
+
+    Raises:
+        ValueError: as `declared_routes`.
+    """
+    known = list(objects)
+    services = [item for item in known if item["kind"] == "Service"]
+    for item in known:
+        if item["kind"] == "VirtualService":
+            declared_routes(item, services)
 
 
 def held_routes(dump: Mapping[str, Any], host: str, port: int | None = None) -> list[Route]:

@@ -24,6 +24,7 @@ from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import Plan, plan
 from meshstrap.mesh import revision
 from meshstrap.mesh.errors import MeshError
+from meshstrap.mesh.proxy_config import refuse_incomparable
 from meshstrap.operations import api_server, istio, k8s, lint
 from meshstrap.operations.failure import executing, failure
 from meshstrap.scenarios import ingress
@@ -153,9 +154,14 @@ def _found(scenario: str) -> Scenario:
 
 def _objects(found: Scenario) -> list[dict[str, Any]]:
     try:
-        return found.objects(found.parameters(_data()), image=_image, istio_revision=_revision())
+        objects = found.objects(found.parameters(_data()), image=_image, istio_revision=_revision())
     except ParameterError as error:
         raise OperationValueError(str(error)) from None
+    try:
+        refuse_incomparable(objects)
+    except ValueError as error:
+        raise OperationValueError(f"{_from_here(found.manifests)}: {error}, so no proof could rest on it") from None
+    return objects
 
 
 def _data() -> dict[str, object]:

@@ -15,6 +15,7 @@ from meshstrap.mesh.proxy_config import (
     held_endpoints,
     held_routes,
     origins,
+    refuse_incomparable,
     route_differences,
     sidecar_route_differences,
 )
@@ -257,6 +258,15 @@ def test_retries_without_cause_are_compared_by_their_number_alone() -> None:
     declared["spec"]["http"][0]["retries"] = {"attempts": 0}
     assert sidecar_route_differences(sidecar({}, {}), declared, [SERVICE]) == []
     assert len(sidecar_route_differences(held(2), declared, [SERVICE])) == 1
+
+
+def test_what_cannot_be_compared_is_refused_among_all_objects() -> None:
+    declared = {"kind": "VirtualService", **virtual_service()}
+    service = {"kind": "Service", **SERVICE}
+    refuse_incomparable([{"kind": "Namespace"}, service, declared])
+    declared["spec"]["tcp"] = []
+    with pytest.raises(ValueError, match="VirtualService canary/canary: cannot compare tcp"):
+        refuse_incomparable([service, declared])
 
 
 def test_a_virtual_service_for_no_declared_service_is_refused() -> None:

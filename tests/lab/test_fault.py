@@ -1,0 +1,86 @@
+"""We test these aspects of fault injection on the lab: proved request by request; the second run changes nothing; an
+edit by hand, a refusal from another cause and a client without sidecar are each told, and put back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+APPLY = "Fault: aborts and delays at 100 % and 50 %"
+PROOF = "Fault: proof of the faults"
+VERIFY = ("verify", "--data", "scenario=fault")
+
+Deploy = Callable[..., Any]
+Kubectl = Callable[..., str]
+
+DENY = """
+apiVersion: security.istio.io/v1beta1
+kind: AuthorizationPolicy
+metadata: {name: nobody, namespace: fault}
+spec: {selector: {matchLabels: {server: tomcat}}}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def applied(deploy: Deploy, standing: Any) -> Any:
+    """The scenario as declared, whatever an earlier run of these tests left."""
+    made = deploy("fault")
+    assert made.code == 0, made.said
+    return made
+
+
+@pytest.fixture
+def put_back(kubectl: Kubectl, deploy: Deploy) -> Iterator[None]:
+    """What a test broke is mended."""
+    yield
+    kubectl("delete", "authorizationpolicy", "nobody", "-n", "fault", "--ignore-not-found")
+    kubectl("label", "namespace", "fault", "istio-injection=enabled", "--overwrite")
+    kubectl("rollout", "status", "deployment/busybox", "-n", "fault", "--timeout=90s")
+
+
+def test_each_request_is_accounted_for_and_the_verdict_told_with_its_numbers(applied: Any) -> None:
+    said = applied.said
+    assert re.search(r"fault: PASS: 10 of 10 aborted and 10 of 10 delayed at 100 %; \d+ of [25]00 aborted", said), said
+    assert "control: none of 10" in said
+    assert "kubectl exec -n fault deploy/busybox -c busybox -- wget -q -O - http://tomcat-svc:8080/" in said
+
+
+def test_the_second_run_changes_nothing(deploy: Deploy) -> None:
+    again = deploy("fault")
+    assert (again.code, again.changed) == (0, []), again.said
+
+
+def test_another_share_by_hand_is_told_and_put_back(deploy: Deploy, kubectl: Kubectl) -> None:
+    patch = [{"op": "replace", "path": "/spec/http/0/fault/abort/percentage/value", "value": 80}]
+    kubectl("patch", "virtualservice", "tomcat-half", "-n", "fault", "--type=json", "-p", json.dumps(patch))
+    verified = deploy(*VERIFY)
+    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert "fault: FAIL" in verified.said and "80" in verified.said
+    made = deploy("fault")
+    assert (made.code, made.changed) == (0, [APPLY]), made.said
+
+
+def test_a_refusal_from_another_cause_is_no_fault(deploy: Deploy, kubectl: Kubectl, put_back: None) -> None:
+    kubectl("apply", "-f", "-", stdin=DENY)
+    verified = deploy(*VERIFY)
+    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert re.search(r"fault: FAIL: .*got 403 from another cause than the fault", verified.said), verified.said
+
+
+def test_a_client_without_sidecar_proves_nothing(deploy: Deploy, kubectl: Kubectl, put_back: None) -> None:
+    kubectl("label", "namespace", "fault", "istio-injection-")
+    kubectl("rollout", "restart", "deployment/busybox", "-n", "fault")
+    kubectl("rollout", "status", "deployment/busybox", "-n", "fault", "--timeout=90s")
+    verified = deploy(*VERIFY)
+    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert "fault: INCONCLUSIVE" in verified.said and "has no sidecar" in verified.said
+    kubectl("label", "namespace", "fault", "istio-injection=enabled", "--overwrite")
+    kubectl("rollout", "restart", "deployment/busybox", "-n", "fault")
+    kubectl("rollout", "status", "deployment/busybox", "-n", "fault", "--timeout=90s")
+    made = deploy("fault")
+    assert made.code == 0, made.said
