@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +28,7 @@ from meshstrap.mesh import gateway, revision
 from meshstrap.mesh.errors import MeshError
 from meshstrap.scenarios import ingress
 from meshstrap.scenarios.site import Site
+from meshstrap.scenarios.witnesses import weighed
 
 Object = dict[str, Any]
 # Observations are what JSON can hold: they are written down as they were seen, and judged from what was written.
@@ -226,14 +227,15 @@ def _phases(
             tuple(missing[1:]),
         )
     phase.begin("compare")
-    drift = [_drift(change) for change in plan(site.client, objects, owner=scenario.owner).pending]
-    observation["drift"] = drift
-    if drift:
-        return Verdict(
-            Outcome.FAIL,
-            f"the cluster does not hold what is declared: {drift[0]}",
-            "every declared object is on the cluster as declared, by the API server's own dry-run",
-            tuple(drift[1:]),
+    drift, unknown = compared(plan(site.client, objects, owner=scenario.owner).pending)
+    observation["drift"], observation["not_compared"] = drift, unknown
+    if drift or unknown:
+        return weighed(
+            [f"the cluster does not hold what is declared: {line}" for line in drift[:1]] + drift[1:],
+            [f"the API server could not compare {line}" for line in unknown],
+            summary="",
+            rule="every declared object is on the cluster as declared, by the API server's own dry-run; left what"
+            f" the cluster holds, right what is declared (deploys/{scenario.name}.py makes it so)",
         )
     phase.begin("ready")
     try:
@@ -379,10 +381,25 @@ def _surroundings(site: Site, scenario: Scenario) -> dict[str, Any]:
     return found
 
 
-def _drift(change: Change) -> str:
-    """Say how an object differs, each field as `path: live -> declared`."""
-    fields = ", ".join(str(field) for field in change.fields)
-    return f"{change.ref}: {change.error or fields or change.note or 'is not there'}"
+def compared(pending: Iterable[Change]) -> tuple[list[str], list[str]]:
+    """Say of objects that are not seen to be as declared which differ, and which the API server could not compare.
+
+    A webhook that is away, for one, keeps the server from its dry-run: nothing differs for that.
+
+    Args:
+        pending: the changes of a plan.
+
+    Returns:
+        A sentence for each that differs, its fields as `path: live -> declared`; and one for each not compared.
+    """
+    drift, unknown = [], []
+    for change in pending:
+        if change.error and not change.immutable and not change.conflicts:
+            unknown.append(f"{change.ref}: {change.error}")
+        else:
+            fields = ", ".join(str(field) for field in change.fields)
+            drift.append(f"{change.ref}: {change.error or fields or change.note or 'is not there'}")
+    return drift, unknown
 
 
 def _containers(item: Object) -> list[dict[str, Any]]:

@@ -13,7 +13,10 @@ from typing_extensions import override
 
 from meshstrap.bundle import check
 from meshstrap.evidence.verdict import Outcome
+from meshstrap.kube.compare import Field
 from meshstrap.kube.connect import Client, connect
+from meshstrap.kube.plan import Change
+from meshstrap.kube.ref import Ref
 from meshstrap.mesh.proxy_config import declared_routes
 from meshstrap.scenarios import engine, find, names
 from meshstrap.scenarios.parameters import ParameterError
@@ -175,3 +178,13 @@ def test_a_parameter_that_is_none_is_refused_before_anything_is_asked(tmp_path: 
 def test_a_kind_that_is_not_declared_once_is_refused() -> None:
     with pytest.raises(ValueError, match="declare 2 objects of kind Deployment"):
         engine.declared(find("canary").objects({"weight": 10}), "Deployment")
+
+
+def test_what_the_server_could_not_compare_is_no_difference() -> None:
+    ref = Ref("networking.istio.io/v1beta1", "VirtualService", "canary", "canary")
+    away = Change(ref, "configured", error="failed calling webhook: connection refused (HTTP 500)")
+    differs = Change(ref, "configured", fields=(Field("spec.http[0].route[0].weight", 50, 90),))
+    immutable = Change(ref, "configured", error="field is immutable", immutable=True)
+    drift, unknown = engine.compared([away, differs, immutable])
+    assert len(unknown) == 1 and "connection refused" in unknown[0]
+    assert "50 -> 90" in drift[0] and "immutable" in drift[1]
