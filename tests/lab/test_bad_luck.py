@@ -1,0 +1,89 @@
+"""We test that bad luck is told in words and mended by running again: istiod away, a node drained, no room for a pod,
+two people who prove at once. By the canary, whose proof is the quickest.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+APPLY = "Canary: two versions, split by weight"
+PROOF = "Canary: proof of the split"
+VERIFY = ("verify", "--data", "scenario=canary")
+NODES = ("control-1", "worker-1")
+
+Deploy = Callable[..., Any]
+Kubectl = Callable[..., str]
+Objects = Callable[..., dict[str, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def applied(deploy: Deploy, standing: Any) -> None:
+    """Mesh and canary as declared, whatever an earlier run of these tests left."""
+    for name in ("istio", "canary"):
+        made = deploy(name)
+        assert made.code == 0, made.said
+
+
+@pytest.fixture
+def mended(kubectl: Kubectl, deploy: Deploy) -> Iterator[None]:
+    """What a test took away comes back, and one run of the deploy sets all right."""
+    yield
+    for node in NODES:
+        kubectl("uncordon", node)
+    kubectl("scale", "deployment/istiod", "-n", "istio-system", "--replicas=1")
+    for name in ("istiod", "istio-ingressgateway"):
+        kubectl("rollout", "status", f"deployment/{name}", "-n", "istio-system", "--timeout=110s")
+    made = deploy("canary")
+    assert made.code == 0, made.said
+    assert "canary: PASS" in made.said
+
+
+def test_without_istiod_nothing_is_proved_and_nothing_called_wrong(
+    deploy: Deploy, kubectl: Kubectl, objects: Objects, mended: None
+) -> None:
+    kubectl("scale", "deployment/istiod", "-n", "istio-system", "--replicas=0")
+    deadline = time.monotonic() + 60
+    while objects("pods", "-n", "istio-system", "-l", "app=istiod"):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    verified = deploy(*VERIFY)
+    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert re.search(r"canary: INCONCLUSIVE: the API server could not compare .*istiod", verified.said), verified.said
+    assert "Traceback" not in verified.said
+
+
+def test_a_drained_node_takes_nothing_from_the_proof(
+    deploy: Deploy, kubectl: Kubectl, objects: Objects, mended: None
+) -> None:
+    # Istio's budgets allow no eviction of its single pods; whoever drains a node for good goes past them.
+    past = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--disable-eviction", "--timeout=110s")
+    kubectl("drain", "worker-1", *past)
+    made = deploy("canary")
+    assert made.code == 0, made.said
+    assert "canary: PASS" in made.said
+    pods = objects("pods", "-n", "canary", "--field-selector=status.phase=Running")
+    assert {pod["spec"]["nodeName"] for pod in pods.values()} == {"control-1"}
+
+
+def test_a_pod_without_room_is_told_with_the_schedulers_reason(deploy: Deploy, kubectl: Kubectl, mended: None) -> None:
+    for node in NODES:
+        kubectl("cordon", node)
+    kubectl("delete", "pods", "-n", "canary", "-l", "version=v2", "--timeout=60s")
+    failed = deploy("canary")
+    assert (failed.code, failed.failed) == (1, [APPLY]), failed.said
+    assert "Deployment/canary/appv2" in failed.said and "unschedulable" in failed.said.lower(), failed.said
+    assert "Traceback" not in failed.said
+
+
+def test_two_people_prove_at_once(deploy: Deploy) -> None:
+    with ThreadPoolExecutor(2) as people:
+        runs = list(people.map(lambda _: deploy(*VERIFY), range(2)))
+    for run in runs:
+        assert run.code == 0, run.said
+        assert "canary: PASS" in run.said
