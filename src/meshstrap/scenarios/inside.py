@@ -28,8 +28,9 @@ from meshstrap.scenarios.site import Site
 
 Pod = Mapping[str, Any]
 
-# One program run asks for all URLs in turn; between its answers stand a record and a unit separator.
-_SCRIPT = 'for url; do answer=$(wget -q -O - -T "$WAIT" "$url" 2>&1); printf "%s\\037%s\\036" "$?" "$answer"; done'
+# One program run asks for all URLs in turn; between its answers stand a record and a unit separator. No option but what
+# every busybox has: Debian's is built without -T, and crashes over it.
+_SCRIPT = 'for url; do answer=$(wget -q -O - "$url" 2>&1); printf "%s\\037%s\\036" "$?" "$answer"; done'
 _REFUSED = re.compile(r"server returned error: HTTP/\S+ (?P<status>\d{3})")
 # CoreDNS hears of a new Service later than its pods are ready (its cache holds "no such name" for up to 30 s), and
 # busybox then sends nothing: so long the first request of a series is asked for again. Nothing was sent by then.
@@ -142,7 +143,7 @@ def send(
         client: who asks.
         urls: what is asked for, without a query.
         at_once: how many ask beside each other; the first request is alone.
-        timeout: seconds that each may take.
+        timeout: seconds that each may take, on the whole: a client that takes longer is given up.
 
     Returns:
         An observation a URL, in order: mark, pod, url, path, and status and body, or the error. `sent` is False for
@@ -159,7 +160,7 @@ def send(
     callers = names(pods(site, client.namespace, client.labels))
     if not callers:
         return [each | _unsent(f"no ready pod {client.namespace}/{client.labels}") for each in marked]
-    command = ["env", f"WAIT={timeout:g}", "sh", "-c", _SCRIPT, "ask"]
+    command = ["sh", "-c", _SCRIPT, "ask"]
 
     def ask(some: list[dict[str, Any]]) -> list[dict[str, Any]]:
         argv = [*command, *(each["path"] for each in some)]

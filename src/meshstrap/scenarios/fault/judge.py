@@ -13,6 +13,8 @@ from meshstrap.evidence.verdict import Verdict
 from meshstrap.scenarios.witnesses import replaced, sentences, weighed
 
 DELAY_MILLISECONDS = 500
+# Envoy's timers read a clock that stands still while it works on other things: 498 ms were seen.
+AT_LEAST = 0.95 * DELAY_MILLISECONDS
 STATUS = 503
 
 
@@ -34,7 +36,7 @@ EXPECTED = {
 
 RULE = (
     "aborted: 503 for the client, one line with FI and no upstream in its proxy's log, none in the server's; delayed:"
-    f" 200, one line with DI that took {DELAY_MILLISECONDS} ms and more while the server took less than half, one line"
+    f" 200, one line with DI that took {AT_LEAST:g} ms and more while the server took less than half, one line"
     " at the server; spared: 200 without flag or delay, one line in each log; at 100 % every request has its fault, in"
     " the control none; the proxy's counters rose by as many at least"
 )
@@ -168,7 +170,7 @@ def _fate(status: int, line: Mapping[str, Any], there: list[Mapping[str, Any]]) 
         return fate, "", "has no duration in its line"
     if not fate:
         return "", "", ""
-    if took < DELAY_MILLISECONDS:
+    if took < AT_LEAST:
         return fate, f"has the flag DI and took only {took} ms", ""
     server = line["upstream_milliseconds"]
     if server is None or server >= DELAY_MILLISECONDS / 2:
