@@ -257,7 +257,15 @@ def ssh(node: str, command: tuple[str, ...]) -> None:
     _become(access.ssh(here, read(here.nodes_file).node(node), command))
 
 
-@lab.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+class _Verbatim(click.Command):
+    """A command whose words are another program's: `--` among them too, of which click would take the first."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--", *args])
+
+
+@lab.command(cls=_Verbatim)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def kubectl(arguments: tuple[str, ...]) -> None:
     """Run the lab cluster's kubectl."""
