@@ -7,5 +7,6 @@ from meshstrap.operations import scenario, site
 site.lock(name="One operator at a time")
 
 if "leader" in host.groups:
+    scenario.manifests("bookinfo", present=False, name="Bookinfo: gone")
     scenario.manifests("canary", present=False, name="Canary: gone")
     scenario.manifests("fault", present=False, name="Fault: gone")

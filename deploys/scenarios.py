@@ -2,5 +2,6 @@
 
 from pyinfra import local
 
+local.include("deploys/bookinfo.py")
 local.include("deploys/canary.py")
 local.include("deploys/fault.py")

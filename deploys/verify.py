@@ -5,5 +5,6 @@ from pyinfra import host
 from meshstrap.operations import scenario
 
 if "leader" in host.groups:
+    scenario.proof("bookinfo", name="Bookinfo: proof of the page")
     scenario.proof("canary", name="Canary: proof of the split")
     scenario.proof("fault", name="Fault: proof of the faults")

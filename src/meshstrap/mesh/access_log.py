@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 # The query parameter that carries a request's own mark. Not x-request-id: Envoy rewrites a digit of it.
 MARK = "mark"
+# The mark as a User-Agent, for what hands that header on and not the query: Bookinfo's services do.
+AGENT = "meshstrap/"
 
 _TEXT = re.compile(
     r"^\[(?P<start_time>[^\]]+)\] "
@@ -42,6 +44,7 @@ class Entry:
         duration: milliseconds from first byte in to last byte out; None when it was not logged.
         upstream_time: milliseconds that the upstream itself took; None when it was not logged.
         authority: the Host that was asked for.
+        agent: the User-Agent.
         raw: the line itself.
     """
 
@@ -56,6 +59,7 @@ class Entry:
     duration: int | None
     upstream_time: int | None
     authority: str
+    agent: str
     raw: str
 
     @property
@@ -91,6 +95,7 @@ def parse_line(line: str) -> Entry | None:
         duration=_number(fields.get("duration", "")),
         upstream_time=_number(fields.get("upstream_service_time", "")),
         authority=fields.get("authority", ""),
+        agent=fields.get("user_agent", ""),
         raw=text,
     )
 
@@ -104,6 +109,12 @@ def mark_of(path: str) -> str | None:
     return marks[0] if len(marks) == 1 else None
 
 
+def mark_of_agent(agent: str) -> str | None:
+    """Read a request's mark from its User-Agent; None when that carries none."""
+    mark = agent.removeprefix(AGENT)
+    return mark if mark and mark != agent else None
+
+
 def by_mark(lines: Iterable[str]) -> dict[str, list[Entry]]:
     """Collect the access-log lines of marked requests.
 
@@ -115,10 +126,10 @@ def by_mark(lines: Iterable[str]) -> dict[str, list[Entry]]:
     """
     found: dict[str, list[Entry]] = {}
     for line in lines:
-        if MARK not in line:
+        if MARK not in line and AGENT not in line:
             continue
         entry = parse_line(line)
-        mark = mark_of(entry.path) if entry else None
+        mark = (mark_of(entry.path) or mark_of_agent(entry.agent)) if entry else None
         if entry and mark:
             found.setdefault(mark, []).append(entry)
     return found

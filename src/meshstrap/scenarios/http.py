@@ -21,7 +21,7 @@ class Reply:
     milliseconds: int
 
 
-def get(url: str, *, host: str | None = None, timeout: float = 5.0) -> Reply:
+def get(url: str, *, host: str | None = None, agent: str = "meshstrap", timeout: float = 5.0) -> Reply:
     """Send one GET on a connection of its own; `*_PROXY` variables are not looked at.
 
     A connection of its own, because kube-proxy chooses among a gateway's replicas once a connection.
@@ -29,6 +29,7 @@ def get(url: str, *, host: str | None = None, timeout: float = 5.0) -> Reply:
     Args:
         url: an http:// URL with host, port, path and query.
         host: the Host header to send instead of the URL's own.
+        agent: the User-Agent.
         timeout: seconds for connecting, and again for each wait for bytes.
 
     Returns:
@@ -42,7 +43,7 @@ def get(url: str, *, host: str | None = None, timeout: float = 5.0) -> Reply:
         raise ValueError(f"{url!r} is no http:// URL")
     target = parts._replace(scheme="", netloc="").geturl() or "/"
     connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout)
-    headers = {"User-Agent": "meshstrap", "Connection": "close"} | ({"Host": host} if host else {})
+    headers = {"User-Agent": agent, "Connection": "close"} | ({"Host": host} if host else {})
     started = time.monotonic()
     try:
         connection.request("GET", target, headers=headers)

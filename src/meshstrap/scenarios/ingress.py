@@ -7,7 +7,7 @@ They are joined by the mark that each request carries in its query.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -30,11 +30,12 @@ SERIES_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Target:
-    """Where one request goes: through which node, and for which Host (None for the bare URL)."""
+    """Where one request goes: through which node, for which Host (None for the bare URL) and path."""
 
     node: str
     base: str
     host: str | None = None
+    path: str = "/"
 
 
 def base_url(site: Site, node: Node) -> str:
@@ -158,7 +159,7 @@ def rivals(virtual_service: Mapping[str, Any], others: Iterable[Mapping[str, Any
 def differences(
     site: Site,
     virtual_service: Mapping[str, Any],
-    services: list[Mapping[str, Any]],
+    services: Sequence[Mapping[str, Any]],
     endpoints: Mapping[str, set[str]],
 ) -> list[str]:
     """Compare what each gateway pod holds with what is declared.
@@ -214,7 +215,7 @@ def send(site: Site, targets: list[Target]) -> list[dict[str, Any]]:
 
     def one(index: int) -> dict[str, Any]:
         target, mark = targets[index], f"{run}-{index:04d}"
-        path = f"/?{access_log.MARK}={mark}"
+        path = f"{target.path}?{access_log.MARK}={mark}"
         seen = {"mark": mark, "node": target.node, "url": target.base, "host": target.host, "path": path}
         if site.clock.seconds() > deadline:
             return seen | {
@@ -223,7 +224,7 @@ def send(site: Site, targets: list[Target]) -> list[dict[str, Any]]:
                 "error": f"had no turn within {SERIES_SECONDS:g} s",
                 "sent": False,
             }
-        reply = http.get(target.base + path, host=target.host)
+        reply = http.get(target.base + path, host=target.host, agent=f"{access_log.AGENT}{mark}")
         return seen | {
             "status": reply.status,
             "body": reply.body,

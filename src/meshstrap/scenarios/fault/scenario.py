@@ -20,7 +20,7 @@ TOMCAT = "server=tomcat"
 # Requests of which all, or none, get a fault.
 CERTAIN = 10
 # So many ask at once where half of them wait.
-ASKERS = 5
+ASKERS = 10
 
 
 class Fault(Scenario):
