@@ -10,3 +10,4 @@ if "leader" in host.groups:
     scenario.manifests("bookinfo", present=False, name="Bookinfo: gone")
     scenario.manifests("canary", present=False, name="Canary: gone")
     scenario.manifests("fault", present=False, name="Fault: gone")
+    scenario.manifests("mirror", present=False, name="Mirror: gone")

@@ -1,0 +1,119 @@
+"""The judge of mirroring on what the lab's mesh showed (Istio 1.31.0), and on forgeries of it."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshstrap.evidence.verdict import Outcome
+from meshstrap.scenarios.mirror.judge import MIRRORED, PLAIN, judge
+
+RECORDED = Path(__file__).parent / "recorded" / "mirror-1.31.json.gz"
+
+
+@pytest.fixture(scope="module")
+def honest() -> dict[str, Any]:
+    observation: dict[str, Any] = json.loads(gzip.decompress(RECORDED.read_bytes()))
+    return observation
+
+
+def first(series: dict[str, Any], host: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in series["requests"] if each["host"] == host)
+    return found
+
+
+def test_an_honest_mesh_passes_with_its_numbers(honest: dict[str, Any]) -> None:
+    verdict = judge(honest)
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.summary == "v1 answered all 30 requests to mirror.example, and v2 got a copy of each"
+    assert "of 30 requests to mirror-off.example, which has no mirror, none reached v2" in verdict.lines[1]
+
+
+Forgery = Callable[[dict[str, Any]], None]
+
+
+def no_copy(series: dict[str, Any]) -> None:
+    del series["behind"]["v2"][first(series, MIRRORED)["mark"]]
+
+
+def two_copies(series: dict[str, Any]) -> None:
+    series["behind"]["v2"][first(series, MIRRORED)["mark"]] *= 2
+
+
+def a_copy_of_the_control(series: dict[str, Any]) -> None:
+    copied, plain = first(series, MIRRORED)["mark"], first(series, PLAIN)["mark"]
+    series["behind"]["v2"][plain] = series["behind"]["v2"][copied]
+
+
+def answered_by_v2(series: dict[str, Any]) -> None:
+    request = first(series, MIRRORED)
+    request["body"] = request["body"].replace("v1", "v2")
+
+
+def answered_by_another(series: dict[str, Any]) -> None:
+    first(series, PLAIN)["body"] = "<h1>Welcome to nginx!</h1>"
+
+
+def refused(series: dict[str, Any]) -> None:
+    first(series, MIRRORED)["status"] = 503
+
+
+def no_answer(series: dict[str, Any]) -> None:
+    first(series, MIRRORED).update(status=None, error="ConnectionRefusedError")
+
+
+def to_the_wrong_subset(series: dict[str, Any]) -> None:
+    series["log"][first(series, MIRRORED)["mark"]][0]["cluster"] = "outbound|80|v2|mirror.mirror.svc.cluster.local"
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        no_copy,
+        two_copies,
+        a_copy_of_the_control,
+        answered_by_v2,
+        answered_by_another,
+        refused,
+        no_answer,
+        to_the_wrong_subset,
+    ],
+)
+def test_what_contradicts_the_claim_fails(honest: dict[str, Any], forge: Forgery) -> None:
+    forged = copy.deepcopy(honest)
+    forge(forged["rounds"][0])
+    verdict = judge(forged)
+    assert verdict.outcome is Outcome.FAIL
+    assert "all 30" not in verdict.summary
+
+
+def no_line_at_the_gateway(series: dict[str, Any]) -> None:
+    del series["log"][first(series, MIRRORED)["mark"]]
+
+
+def no_line_at_v1(series: dict[str, Any]) -> None:
+    del series["behind"]["v1"][first(series, PLAIN)["mark"]]
+
+
+def v2_replaced(series: dict[str, Any]) -> None:
+    no_copy(series)
+    series["pods_after"]["v2"] = ["appv2-other"]
+
+
+def no_turn(series: dict[str, Any]) -> None:
+    first(series, PLAIN).update(status=None, sent=False, error="had no turn within 60 s")
+
+
+@pytest.mark.parametrize("forge", [no_line_at_the_gateway, no_line_at_v1, v2_replaced, no_turn])
+def test_what_is_missing_is_inconclusive(honest: dict[str, Any], forge: Forgery) -> None:
+    forged = copy.deepcopy(honest)
+    forge(forged["rounds"][0])
+    verdict = judge(forged)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert ("v2 changed meanwhile" in verdict.summary) is (forge is v2_replaced)
