@@ -1,4 +1,7 @@
-"""The scenarios off the cluster, with their namespaces; Istio and the cluster stay."""
+"""The scenarios off the cluster, with their namespaces; Istio and the cluster stay.
+
+`--data scenario=canary` takes that one alone.
+"""
 
 from pyinfra import host
 

@@ -45,6 +45,8 @@ injection = {"default": True}
 images = []
 # The share of appv2, in percent.
 canary_weight = 10
+# Only this one is proved by verify.py, or removed by clean.py; empty: all.
+scenario = ""
 # False applies without proving.
 prove = True
 # Take over fields that another manager of the cluster holds.

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from meshstrap import scenarios
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEPLOYS = sorted((CHECKOUT / "deploys").glob("*.py"))
 
@@ -99,3 +101,11 @@ def test_a_deploy_says_what_it_is_for(deploy: Path) -> None:
 )
 def test_logic_in_a_deploy_is_found(source: str, fault: str) -> None:
     assert any(fault in each for each in faults(source))
+
+
+@pytest.mark.parametrize("deploy", ["scenarios", "verify", "clean"])
+def test_every_scenario_is_in_the_deploys_for_all(deploy: str) -> None:
+    source = (CHECKOUT / "deploys" / f"{deploy}.py").read_text()
+    assert [
+        name for name in scenarios.names() if f'"{name}"' not in source and f"deploys/{name}.py" not in source
+    ] == []

@@ -50,6 +50,7 @@ def manifests(scenario: str, *, present: bool = True, force: bool = False, **arg
     """
     found = _found(scenario)
     if not present:
+        _asked_for()
         return _absent(scenario=scenario, **arguments)
     # Bad data is refused while the deploy is read: with -y the generators below are not run before they execute.
     if not isinstance(force, bool):
@@ -66,13 +67,14 @@ def manifests(scenario: str, *, present: bool = True, force: bool = False, **arg
     return k8s.manifests(objects=objects, owner=found.owner, prune=True, force=force, **arguments)
 
 
-def proof(scenario: str, **arguments: Any) -> OperationMeta:
+def proof(scenario: str, *, if_applied: bool = False, **arguments: Any) -> OperationMeta:
     """Prove that a scenario does what it claims; changes nothing. Runs on a control plane node.
 
     The verdict, its numbers and the URL are printed, the evidence is written to data `reports`. FAIL and INCONCLUSIVE
-    fail the host. Data `prove=false` skips it.
+    fail the host. Data `prove=false` skips it; so does data `scenario` with the name of another.
 
     + scenario: its name
+    + if_applied: whether one that is not on the cluster is passed over, unless data `scenario` names it
 
     **Example:**
 
@@ -86,11 +88,16 @@ def proof(scenario: str, **arguments: Any) -> OperationMeta:
     if not isinstance(wanted, bool):
         raise OperationValueError(f"prove must be true or false, not {wanted!r}")
     published()
-    return _proof(scenario=scenario, **arguments)
+    _asked_for()
+    return _proof(scenario=scenario, if_applied=if_applied, **arguments)
 
 
 @operation()
-def _proof(*, scenario: str) -> Generator[PyinfraCommand, None, None]:
+def _proof(*, scenario: str, if_applied: bool) -> Generator[PyinfraCommand, None, None]:
+    asked_for = _asked_for()
+    if asked_for not in ("", scenario):
+        host.noop(f"scenario={asked_for}: {scenario} is not proved")
+        return
     if not host.data.get("prove", True):
         host.noop("prove=false: not proved")
         return
@@ -100,6 +107,9 @@ def _proof(*, scenario: str) -> Generator[PyinfraCommand, None, None]:
     found = _found(scenario)
     try:
         client = api_server.client(host)
+        if if_applied and not asked_for and query.get(client, "v1", "Namespace", found.namespace) is None:
+            host.noop(f"{scenario} is not on the cluster, so there is nothing to prove")
+            return
         proved = prove(found, _data(), _site(client), image=_image)
     except (*k8s.ERRORS, OSError) as error:
         yield failure(f"{scenario}: INCONCLUSIVE: {error}")
@@ -115,6 +125,9 @@ def _proof(*, scenario: str) -> Generator[PyinfraCommand, None, None]:
 @operation()
 def _absent(*, scenario: str) -> Generator[PyinfraCommand, None, None]:
     found = _found(scenario)
+    if (asked_for := _asked_for()) not in ("", scenario):
+        host.noop(f"scenario={asked_for}: {scenario} is left alone")
+        return
     try:
         client = api_server.client(host)
         planned = plan(client, [], owner=found.owner, prune=True, prune_all=True)
@@ -143,6 +156,19 @@ def _prove_gone(client: Client, found: Scenario) -> None:
 def _site(client: Client) -> Site:
     reports = Path(str(host.data.get("reports", "reports")))
     return Site(client, _nodes(client), reports, _revision(), progress=_whisper)
+
+
+def _asked_for() -> str:
+    """Give the one scenario that data `scenario` restricts a run to; empty for all.
+
+    Raises:
+        OperationValueError: there is none of this name.
+
+    """
+    name = host.data.get("scenario", "")
+    if name != "":
+        _found(name)
+    return str(name)
 
 
 def _found(scenario: str) -> Scenario:

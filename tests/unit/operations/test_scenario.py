@@ -140,3 +140,9 @@ def test_a_published_url_may_have_any_port_and_is_that_of_its_host() -> None:
             "node-2": "http://jump.example/",
             "10.0.0.2": "http://jump.example/",
         }
+
+
+@pytest.mark.parametrize("step", [scenario.proof, lambda name: scenario.manifests(name, present=False)])
+def test_a_scenario_that_is_none_is_refused_with_those_that_there_are(step: Step) -> None:
+    with pytest.raises(OperationValueError, match=r"there is no scenario 'canray'; there are: .*canary"):
+        manifests(step=step, scenario="canray")

@@ -53,9 +53,7 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
     return weighed(
         sentences(failures),
         missing,
-        summary=f"v1 answered all {sound[MIRRORED]} requests to {MIRRORED}, and v2 got a copy of each"
-        if proved
-        else "",
+        summary=summary if proved else "",
         rule=RULE,
         lines=(
             f"the access logs of gateway, v1 and v2 agree on every mark ({', '.join(series['pods']['v2'])} has the"
