@@ -14,3 +14,5 @@ if "leader" in host.groups:
     scenario.manifests("canary", present=False, name="Canary: gone")
     scenario.manifests("fault", present=False, name="Fault: gone")
     scenario.manifests("mirror", present=False, name="Mirror: gone")
+    scenario.manifests("retry", present=False, name="Retry: gone")
+    scenario.manifests("timeout", present=False, name="Timeout: gone")

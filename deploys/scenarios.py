@@ -1,8 +1,15 @@
-"""All scenarios, one after the other: applied and proved."""
+"""All scenarios, one after the other, applied and proved; and the table of their verdicts."""
 
-from pyinfra import local
+from pyinfra import host, local
+
+from meshstrap.operations import scenario
 
 local.include("deploys/bookinfo.py")
 local.include("deploys/canary.py")
 local.include("deploys/fault.py")
 local.include("deploys/mirror.py")
+local.include("deploys/retry.py")
+local.include("deploys/timeout.py")
+
+if "leader" in host.groups:
+    scenario.verdicts(name="Verdicts")

@@ -12,3 +12,6 @@ if "leader" in host.groups:
     scenario.proof("canary", if_applied=True, name="Canary: proof of the split")
     scenario.proof("fault", if_applied=True, name="Fault: proof of the faults")
     scenario.proof("mirror", if_applied=True, name="Mirror: proof of the copies")
+    scenario.proof("retry", if_applied=True, name="Retry: proof of the attempts")
+    scenario.proof("timeout", if_applied=True, name="Timeout: proof of the timeout")
+    scenario.verdicts(name="Verdicts")

@@ -16,7 +16,7 @@ from meshstrap.lab.directory import Lab
 from meshstrap.lab.record import read
 
 APPLY = "Bookinfo: six services behind the gateway"
-PROOF = "Bookinfo: proof of the page"
+TABLE = "Verdicts"
 VERIFY = ("verify", "--data", "scenario=bookinfo")
 
 Deploy = Callable[..., Any]
@@ -68,7 +68,7 @@ def test_a_version_that_is_another_is_told(deploy: Deploy, kubectl: Kubectl, put
     kubectl("set", "image", "deployment/reviews-v3", f"reviews={image}", "-n", "bookinfo")
     kubectl("rollout", "status", "deployment/reviews-v3", "-n", "bookinfo", "--timeout=110s")
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "bookinfo: FAIL" in verified.said and "Deployment/bookinfo/reviews-v3" in verified.said
 
 
@@ -96,5 +96,5 @@ def test_anothers_rule_that_hides_two_versions_is_seen_by_the_pages(
 ) -> None:
     kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": ALL_TO_V1}))
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "bookinfo: FAIL: no page showed black stars (v2)" in verified.said, verified.said

@@ -26,6 +26,7 @@ from meshstrap.lab.record import read
 
 APPLY = "Canary: two versions, split by weight"
 PROOF = "Canary: proof of the split"
+TABLE = "Verdicts"
 GONE = "Canary: gone"
 
 Deploy = Callable[..., Any]
@@ -99,7 +100,7 @@ def test_an_edit_by_hand_is_seen_fails_the_proof_and_is_put_back(deploy: Deploy,
     assert weights(kubectl) == {"v1": 50, "v2": 50}, "--dry wrote"
 
     verified = deploy("verify")
-    assert (verified.code, verified.failed) == (1, [PROOF])
+    assert (verified.code, verified.failed) == (1, [TABLE])
     assert "canary: FAIL" in verified.said
     assert "Traceback" not in verified.said
     assert weights(kubectl) == {"v1": 50, "v2": 50}, "verify wrote"
@@ -115,7 +116,7 @@ def test_another_share_is_applied_and_proved(deploy: Deploy, kubectl: Callable[.
     assert (made.code, made.changed) == (0, [APPLY]), made.said
     assert weights(kubectl) == {"v1": 80, "v2": 20}
     # The site's own data say 10: that is what verify proves, and it must not pass.
-    assert deploy("verify").failed == [PROOF]
+    assert deploy("verify").failed == [TABLE]
     assert deploy("canary").code == 0
 
 
@@ -156,7 +157,7 @@ def test_a_revision_has_its_own_label_on_the_namespace_and_the_other_one_goes(
         assert labels() == {"istio.io/rev": "1-31"}
         # The mesh config that counts is the revision's, which is not installed here.
         verified = deploy("verify", *revision)
-        assert (verified.code, verified.failed) == (1, [PROOF])
+        assert (verified.code, verified.failed) == (1, [TABLE])
         assert "ConfigMap istio-system/istio-1-31) is not there" in verified.said
     finally:
         back = deploy("canary")
@@ -216,7 +217,7 @@ def test_what_is_removed_is_gone_and_can_come_back(deploy: Deploy, kubectl: Call
     again = deploy("clean")
     assert (again.code, again.changed) == (0, [])
     # Istio stays, and without the objects the claim does not hold.
-    assert deploy("verify").failed == [PROOF]
+    assert deploy("verify").failed == [TABLE]
     made = deploy("canary")
     assert made.code == 0, made.said
     assert "canary: PASS" in made.said

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 APPLY = "Fault: aborts and delays at 100 % and 50 %"
-PROOF = "Fault: proof of the faults"
+TABLE = "Verdicts"
 VERIFY = ("verify", "--data", "scenario=fault")
 
 Deploy = Callable[..., Any]
@@ -59,7 +59,7 @@ def test_another_share_by_hand_is_told_and_put_back(deploy: Deploy, kubectl: Kub
     patch = [{"op": "replace", "path": "/spec/http/0/fault/abort/percentage/value", "value": 80}]
     kubectl("patch", "virtualservice", "tomcat-half", "-n", "fault", "--type=json", "-p", json.dumps(patch))
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "fault: FAIL" in verified.said and "80" in verified.said
     made = deploy("fault")
     assert (made.code, made.changed) == (0, [APPLY]), made.said
@@ -68,7 +68,7 @@ def test_another_share_by_hand_is_told_and_put_back(deploy: Deploy, kubectl: Kub
 def test_a_refusal_from_another_cause_is_no_fault(deploy: Deploy, kubectl: Kubectl, put_back: None) -> None:
     kubectl("apply", "-f", "-", stdin=DENY)
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert re.search(r"fault: FAIL: .*got 403 from another cause than the fault", verified.said), verified.said
 
 
@@ -77,7 +77,7 @@ def test_a_client_without_sidecar_proves_nothing(deploy: Deploy, kubectl: Kubect
     kubectl("rollout", "restart", "deployment/busybox", "-n", "fault")
     kubectl("rollout", "status", "deployment/busybox", "-n", "fault", "--timeout=90s")
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "fault: INCONCLUSIVE" in verified.said and "has no sidecar" in verified.said
     kubectl("label", "namespace", "fault", "istio-injection=enabled", "--overwrite")
     kubectl("rollout", "restart", "deployment/busybox", "-n", "fault")

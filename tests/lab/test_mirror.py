@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 APPLY = "Mirror: v1 answers, v2 gets a copy"
-PROOF = "Mirror: proof of the copies"
+TABLE = "Verdicts"
 VERIFY = ("verify", "--data", "scenario=mirror")
 
 RIVAL = """
@@ -52,7 +52,7 @@ def test_half_a_mirror_by_hand_is_told_and_put_back(deploy: Deploy, kubectl: Kub
     patch = [{"op": "replace", "path": "/spec/http/0/mirrorPercentage/value", "value": 50}]
     kubectl("patch", "virtualservice", "mirror", "-n", "mirror", "--type=json", "-p", json.dumps(patch))
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "mirror: FAIL" in verified.said and "50 -> 100" in verified.said
     made = deploy("mirror")
     assert (made.code, made.changed) == (0, [APPLY]), made.said
@@ -68,6 +68,6 @@ def rival(kubectl: Kubectl) -> Iterator[None]:
 
 def test_anothers_rule_for_our_host_is_named(deploy: Deploy, rival: None) -> None:
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "mirror: INCONCLUSIVE" in verified.said
     assert "VirtualService mirror/aaa takes prefix / of host mirror-off.example too" in verified.said

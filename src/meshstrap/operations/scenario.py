@@ -6,6 +6,8 @@ A scenario's parameters are flat data of the host (`canary_weight`), so that `--
 from __future__ import annotations
 
 import re
+import time
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pyinfra.context import host, inventory
 
 from meshstrap import scenarios
 from meshstrap.bundle import check, lock, reference
+from meshstrap.evidence.verdict import Outcome
 from meshstrap.facts.k8s import nodes
 from meshstrap.kube import query
 from meshstrap.kube.connect import Client
@@ -31,6 +34,10 @@ from meshstrap.scenarios import ingress
 from meshstrap.scenarios.engine import Scenario, prove, remains
 from meshstrap.scenarios.parameters import ParameterError
 from meshstrap.scenarios.site import Node, Site
+
+# By host: those whose deploy ends with a table, and for each scenario proved in this run outcome, summary and seconds.
+_tables: set[str] = set()
+_made: dict[str, dict[str, tuple[Outcome, str, float]]] = {}
 
 _BASE_URL = re.compile(r"http://[\w.-]+(:[1-9][0-9]{0,4})?/?", re.ASCII)
 
@@ -92,6 +99,44 @@ def proof(scenario: str, *, if_applied: bool = False, **arguments: Any) -> Opera
     return _proof(scenario=scenario, if_applied=if_applied, **arguments)
 
 
+def verdicts(**arguments: Any) -> OperationMeta:
+    """Show the verdicts of this run's proofs as a table, and fail the host where one is not PASS.
+
+    In a deploy that ends with it, a proof that fails lets those after it be made: the table fails instead of it.
+
+    **Example:**
+
+    .. code:: python
+
+        scenario.verdicts(name="Verdicts")
+    """
+    _tables.add(host.name)
+    return _verdicts(**arguments)
+
+
+@operation()
+def _verdicts() -> Generator[PyinfraCommand, None, None]:
+    if not executing():
+        host.noop("the table is drawn when the run executes")
+        return
+    made = _made.get(host.name, {})
+    if not made:
+        host.noop("no scenario was to be proved")
+        return
+    width = max(len(name) for name in made)
+    for name, (outcome, summary, seconds) in made.items():
+        host.log(
+            f"{name:{width}}  {outcome:12}  {seconds:5.1f} s  {summary}",
+            logger.info if outcome is Outcome.PASS else logger.warning,
+        )
+    counted = Counter(outcome for outcome, _, _ in made.values())
+    said = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())
+    if counted[Outcome.PASS] == len(made):
+        host.noop(f"{len(made)} scenarios: {said}")
+    else:
+        yield failure(f"{len(made)} scenarios: {said}")
+
+
 @operation()
 def _proof(*, scenario: str, if_applied: bool) -> Generator[PyinfraCommand, None, None]:
     asked_for = _asked_for()
@@ -110,16 +155,28 @@ def _proof(*, scenario: str, if_applied: bool) -> Generator[PyinfraCommand, None
         if if_applied and not asked_for and query.get(client, "v1", "Namespace", found.namespace) is None:
             host.noop(f"{scenario} is not on the cluster, so there is nothing to prove")
             return
+        began = time.monotonic()
         proved = prove(found, _data(), _site(client), image=_image)
     except (*k8s.ERRORS, OSError) as error:
-        yield failure(f"{scenario}: INCONCLUSIVE: {error}")
+        yield from _fail(scenario, Outcome.INCONCLUSIVE, str(error), 0.0)
         return
     for line in proved.lines:
         host.log(line, logger.info if proved.verdict.passed else logger.warning)
+    seconds = time.monotonic() - began
     if proved.verdict.passed:
+        _made.setdefault(host.name, {})[scenario] = (Outcome.PASS, proved.verdict.summary, seconds)
         host.noop(proved.verdict.line)
     else:
-        yield failure(f"{scenario}: {proved.verdict.line}")
+        yield from _fail(scenario, proved.verdict.outcome, proved.verdict.summary, seconds)
+
+
+def _fail(scenario: str, outcome: Outcome, summary: str, seconds: float) -> Generator[PyinfraCommand, None, None]:
+    """Fail the host, or leave that to the table that the deploy ends with."""
+    _made.setdefault(host.name, {})[scenario] = (outcome, summary, seconds)
+    if host.name in _tables:
+        host.noop(f"{scenario}: {outcome}; the table at the end fails this host")
+    else:
+        yield failure(f"{scenario}: {outcome}: {summary}")
 
 
 @operation()

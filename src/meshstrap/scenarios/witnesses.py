@@ -155,6 +155,12 @@ def sentences(notes: Mapping[str, list[str]]) -> tuple[str, ...]:
     )
 
 
+def risen(series: Mapping[str, Any]) -> dict[str, int | None]:
+    """Say by how much each counter has risen; None where the proxy did not show it."""
+    before, after = series["counters"]["before"], series["counters"]["after"]
+    return {key: None if value is None or before[key] is None else value - before[key] for key, value in after.items()}
+
+
 def subset_arms(host: str, port: int, subsets: Iterable[str]) -> dict[str, str]:
     """Map the clusters of a Service's subsets to the subsets' names."""
     return {cluster_name(host, subset, port): subset for subset in subsets}

@@ -10,7 +10,7 @@ from typing import Any
 
 from meshstrap.evidence.binomial import Region, acceptance_region
 from meshstrap.evidence.verdict import Verdict
-from meshstrap.scenarios.witnesses import replaced, sentences, weighed
+from meshstrap.scenarios.witnesses import replaced, risen, sentences, weighed
 
 DELAY_MILLISECONDS = 500
 # Envoy's timers read a clock that stands still while it works on other things: 498 ms were seen.
@@ -84,7 +84,7 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
         f" 50 % (accepted {region.text}, alpha {float(Fraction(last['alpha'])):g}); control: none of"
         f" {seen.fates['tomcat-sound'].total()}"
     )
-    counted = _counted(last)
+    counted = risen(last)
     lines = [
         f"busybox's proxy counted {_said(counted['aborts'])} aborts and {_said(counted['delays'])} delays more; by its"
         f" log {_sum(seen, 'abort')} and {_sum(seen, 'delay')}",
@@ -129,7 +129,7 @@ def _look(series: Mapping[str, Any]) -> Seen:
             elif fate not in _allowed(EXPECTED[name]):
                 failures.setdefault(f"to {name} {_WORDS[fate]}", []).append(mark)
     found = Seen(fates, list(sentences(failures)), list(sentences(gaps)))
-    for fault, value in _counted(series).items():
+    for fault, value in risen(series).items():
         logged = _sum(found, fault.removesuffix("s"))
         if value is None:
             found.gaps.append(f"the client's proxy shows no counter {fault}_injected")
@@ -189,12 +189,6 @@ def _outside(series: Mapping[str, Any], seen: Seen) -> list[str]:
 
 def _region(series: Mapping[str, Any]) -> Region:
     return acceptance_region(series["n"], Fraction(1, 2), Fraction(series["alpha"]))
-
-
-def _counted(series: Mapping[str, Any]) -> dict[str, int | None]:
-    before, after = series["counters"]["before"], series["counters"]["after"]
-    # A counter is shown from its first use on: one that was not there before stood at nothing.
-    return {key: None if after[key] is None else after[key] - (before[key] or 0) for key in ("aborts", "delays")}
 
 
 def _sum(seen: Seen, fate: str) -> int:

@@ -1,0 +1,103 @@
+"""Retries: the caller's proxy asks nginx again and again, as tomcat's answers are aborted on the hop behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from typing_extensions import override
+
+from meshstrap.evidence.verdict import Verdict
+from meshstrap.mesh import proxy, versions
+from meshstrap.mesh.errors import ProxyError
+from meshstrap.scenarios import inside
+from meshstrap.scenarios.engine import Object, Observation, Round, Scenario
+from meshstrap.scenarios.retry import judge
+from meshstrap.scenarios.site import Site
+from meshstrap.scenarios.two_hops import TwoHops, inbound
+
+
+class Retry(Scenario):
+    """Three retries and their conditions, seen by the attempts that reach nginx."""
+
+    name = "retry"
+    namespace = "retry"
+    hops = TwoHops(namespace)
+
+    @override
+    def parameters(self, data: Mapping[str, object]) -> dict[str, Any]:
+        """There are none: attempts and conditions are the manifests'."""
+        return {}
+
+    @override
+    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:
+        """Nothing is to be set."""
+
+    @override
+    def claim(self, parameters: Mapping[str, Any]) -> str:
+        """Say what becomes of a request."""
+        return (
+            "a request to nginx-svc that gets 503 is tried again three times; one to nginx-once is not; and the"
+            " tutorial's rule, without retryOn, tries as often as this Istio's defaults say"
+        )
+
+    @override
+    def preflight(self, site: Site, objects: list[Object]) -> list[str]:
+        """Look for client, middle and server, each with its sidecar, and for the access log."""
+        return self.hops.missing(site, "deploys/retry.py")
+
+    @override
+    def differences(self, site: Site, objects: list[Object]) -> list[str]:
+        """Compare the retries in the client's proxy and the abort in nginx's."""
+        return self.hops.differences(site, objects)
+
+    @override
+    def control(self, site: Site, objects: list[Object]) -> Observation:
+        """Read the version of the client's proxy, on which the defaults depend; the control itself is nginx-once."""
+        pod = inside.names(inside.pods(site, *self.hops.roles["busybox"]))[0]
+        said = proxy.dump(site.client, self.namespace, pod, "server_info")
+        version = said.get("node", {}).get("metadata", {}).get("ISTIO_VERSION", "")
+        try:
+            versions.parse(version)
+        except ValueError as error:
+            raise ProxyError(f"{self.namespace}/{pod}: its proxy tells no version of Istio: {error}") from None
+        return {"istio": version}
+
+    @override
+    def rounds(self, parameters: Mapping[str, Any]) -> tuple[Round, ...]:
+        """Five requests to each: each must do as declared, so no statistics are needed."""
+        return (Round(5, Fraction(1, 10**9)),)
+
+    @override
+    def probe(self, site: Site, parameters: Mapping[str, Any], series: Round) -> Observation:
+        """Ask the three Services of nginx."""
+        return self.hops.ask(site, dict.fromkeys(judge.SERVICES, series.n), judge.COUNTERS)
+
+    @override
+    def collect(self, site: Site, observed: Observation) -> bool:
+        """Read the access logs of all three by mark, until the attempts of the rule with retries are there."""
+        complete = self.hops.collect(site, observed)
+        return complete and all(
+            len(inbound(observed, "nginx", request["mark"])) >= judge.ATTEMPTS
+            for request in observed["requests"]
+            if request["service"] == judge.RETRIED and request["status"] is not None
+        )
+
+    @override
+    def undecided(self, observation: Observation) -> bool:
+        """Tell that one series decides."""
+        return False
+
+    @override
+    def judge(self, observation: Observation) -> Verdict:
+        """Judge by the attempts at nginx, the client's replies and log, and its counters."""
+        return judge.judge(observation)
+
+    @override
+    def try_it(self, observation: Observation) -> str:
+        """Give the tutorial's own request, and where its attempts are seen."""
+        return (
+            "kubectl exec -n retry deploy/busybox -c busybox -- wget -q -O - 'http://nginx-svc/?mark=me';"
+            " kubectl logs -n retry deploy/nginx -c istio-proxy | grep -c 'mark=me.*inbound|'"
+        )
