@@ -156,9 +156,16 @@ def sentences(notes: Mapping[str, list[str]]) -> tuple[str, ...]:
 
 
 def risen(series: Mapping[str, Any]) -> dict[str, int | None]:
-    """Say by how much each counter has risen; None where the proxy did not show it."""
+    """Say by how much each counter has risen; None where the proxy did not show it.
+
+    One that is shown only afterwards stood at nothing: Envoy makes a cluster's counters with its first request (Istio's
+    `ENABLE_DEFERRED_STATS_CREATION`).
+
+    Args:
+        series: an observation with `counters`, `before` and `after`.
+    """
     before, after = series["counters"]["before"], series["counters"]["after"]
-    return {key: None if value is None or before[key] is None else value - before[key] for key, value in after.items()}
+    return {key: None if value is None else value - (before[key] or 0) for key, value in after.items()}
 
 
 def subset_arms(host: str, port: int, subsets: Iterable[str]) -> dict[str, str]:
