@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import gzip
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +10,10 @@ import pytest
 from meshstrap.evidence.verdict import Outcome
 from meshstrap.scenarios.bookinfo.judge import judge, marker
 
-RECORDED = Path(__file__).parent / "recorded" / "bookinfo-1.31.json.gz"
 
-
-@pytest.fixture(scope="module")
-def honest() -> dict[str, Any]:
-    observation: dict[str, Any] = json.loads(gzip.decompress(RECORDED.read_bytes()))
-    return observation
+@pytest.fixture
+def honest(recorded: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    return recorded("bookinfo")
 
 
 def of(series: dict[str, Any], version: str) -> list[dict[str, Any]]:
@@ -115,9 +108,8 @@ def wrong_image(observation: dict[str, Any]) -> None:
     ],
 )
 def test_what_contradicts_the_claim_fails(honest: dict[str, Any], forge: Forgery) -> None:
-    forged = copy.deepcopy(honest)
-    forge(forged)
-    verdict = judge(forged)
+    forge(honest)
+    verdict = judge(honest)
     assert verdict.outcome is Outcome.FAIL
     assert "62 pages" not in verdict.summary
 
@@ -142,6 +134,5 @@ def no_turn(observation: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("forge", [no_line_at_the_gateway, no_line_at_reviews, not_asked_directly, no_turn])
 def test_what_is_missing_is_inconclusive(honest: dict[str, Any], forge: Forgery) -> None:
-    forged = copy.deepcopy(honest)
-    forge(forged)
-    assert judge(forged).outcome is Outcome.INCONCLUSIVE
+    forge(honest)
+    assert judge(honest).outcome is Outcome.INCONCLUSIVE

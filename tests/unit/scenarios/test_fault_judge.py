@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import gzip
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +12,10 @@ from meshstrap.evidence.verdict import Outcome
 from meshstrap.scenarios import find
 from meshstrap.scenarios.fault.judge import DELAY_MILLISECONDS, EXPECTED, judge, undecided
 
-RECORDED = Path(__file__).parent / "recorded" / "fault-1.31.json.gz"
 
-
-@pytest.fixture(scope="module")
-def honest() -> dict[str, Any]:
-    observation: dict[str, Any] = json.loads(gzip.decompress(RECORDED.read_bytes()))
-    return observation
+@pytest.fixture
+def honest(recorded: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    return recorded("fault")
 
 
 def marks(series: dict[str, Any], service: str, fate: str | None = None) -> list[str]:
@@ -122,9 +115,8 @@ def no_answer(series: dict[str, Any]) -> None:
     ],
 )
 def test_what_contradicts_the_claim_fails(honest: dict[str, Any], forge: Forgery, words: str) -> None:
-    forged = copy.deepcopy(honest)
-    forge(forged["rounds"][0])
-    verdict = judge(forged)
+    forge(honest["rounds"][0])
+    verdict = judge(honest)
     assert verdict.outcome is Outcome.FAIL
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(verdict.summary)
@@ -149,24 +141,21 @@ def not_sent(series: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("forge", [no_counter, no_line, no_line_at_the_server, not_sent])
 def test_what_is_missing_is_inconclusive(honest: dict[str, Any], forge: Forgery) -> None:
-    forged = copy.deepcopy(honest)
-    forge(forged["rounds"][0])
-    assert judge(forged).outcome is Outcome.INCONCLUSIVE
+    forge(honest["rounds"][0])
+    assert judge(honest).outcome is Outcome.INCONCLUSIVE
 
 
 def test_a_pod_that_was_replaced_is_named_as_the_likely_cause(honest: dict[str, Any]) -> None:
-    forged = copy.deepcopy(honest)
-    no_line_at_the_server(forged["rounds"][0])
-    forged["rounds"][0]["pods_after"]["tomcat"] = ["tomcat-other"]
-    assert judge(forged).summary.startswith("the pods of tomcat changed meanwhile")
+    no_line_at_the_server(honest["rounds"][0])
+    honest["rounds"][0]["pods_after"]["tomcat"] = ["tomcat-other"]
+    assert judge(honest).summary.startswith("the pods of tomcat changed meanwhile")
 
 
 def test_a_count_outside_alone_asks_for_the_confirmation(honest: dict[str, Any]) -> None:
-    forged = copy.deepcopy(honest)
-    too_often(forged["rounds"][0])
-    assert undecided(forged)
-    another_cause(forged["rounds"][0])
-    assert not undecided(forged)
+    too_often(honest["rounds"][0])
+    assert undecided(honest)
+    another_cause(honest["rounds"][0])
+    assert not undecided(honest)
 
 
 def test_the_manifests_declare_what_the_judge_expects() -> None:

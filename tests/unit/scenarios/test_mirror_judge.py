@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import gzip
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +10,10 @@ import pytest
 from meshstrap.evidence.verdict import Outcome
 from meshstrap.scenarios.mirror.judge import MIRRORED, PLAIN, judge
 
-RECORDED = Path(__file__).parent / "recorded" / "mirror-1.31.json.gz"
 
-
-@pytest.fixture(scope="module")
-def honest() -> dict[str, Any]:
-    observation: dict[str, Any] = json.loads(gzip.decompress(RECORDED.read_bytes()))
-    return observation
+@pytest.fixture
+def honest(recorded: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    return recorded("mirror")
 
 
 def first(series: dict[str, Any], host: str) -> dict[str, Any]:
@@ -86,9 +79,8 @@ def to_the_wrong_subset(series: dict[str, Any]) -> None:
     ],
 )
 def test_what_contradicts_the_claim_fails(honest: dict[str, Any], forge: Forgery) -> None:
-    forged = copy.deepcopy(honest)
-    forge(forged["rounds"][0])
-    verdict = judge(forged)
+    forge(honest["rounds"][0])
+    verdict = judge(honest)
     assert verdict.outcome is Outcome.FAIL
     assert "all 30" not in verdict.summary
 
@@ -112,8 +104,7 @@ def no_turn(series: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("forge", [no_line_at_the_gateway, no_line_at_v1, v2_replaced, no_turn])
 def test_what_is_missing_is_inconclusive(honest: dict[str, Any], forge: Forgery) -> None:
-    forged = copy.deepcopy(honest)
-    forge(forged["rounds"][0])
-    verdict = judge(forged)
+    forge(honest["rounds"][0])
+    verdict = judge(honest)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert ("v2 changed meanwhile" in verdict.summary) is (forge is v2_replaced)
