@@ -4,7 +4,7 @@
 MESHSTRAP := uv run --no-sync meshstrap
 PYINFRA := uv run --no-sync pyinfra
 PYTEST := uv run --no-sync pytest
-TIERS := tests/api tests/node tests/lab
+TIERS := tests/browser tests/api tests/node tests/lab
 LAB := $(or $(MESHSTRAP_LAB),.lab)
 
 help: ## This list
@@ -16,7 +16,7 @@ demo: lab-up ## The main job on the lab: bare nodes -> cluster -> Istio -> canar
 
 # A machine of two cores with a cluster of two nodes inside loses a packet now and then. What failed is run once more by
 # itself, and both runs are in the log: what fails twice has failed. A proof is never repeated so, only its test.
-test: check setup ## Every test tier: unit, api, node, lab
+test: check setup ## Every test tier: unit, browser, api, node, lab
 	@set -e; \
 	trap 'exit 130' INT TERM; \
 	$(MESHSTRAP) lab build; \

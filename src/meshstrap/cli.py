@@ -18,6 +18,7 @@ from meshstrap.bundle import add as adding
 from meshstrap.bundle import listing, lock, pull, remove, verify
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
+from meshstrap.evidence import page
 from meshstrap.lab import access, nodes
 from meshstrap.lab import build as builder
 from meshstrap.lab.directory import Lab, LabError, locate
@@ -79,6 +80,23 @@ def lint(paths: tuple[Path, ...], istio_version: str, as_json: bool) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+@main.command("report")
+@click.argument("directory", default="reports", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "-o", "--output", default="report.html", show_default=True, type=click.Path(dir_okay=False, path_type=Path)
+)
+def report_(directory: Path, output: Path) -> None:
+    """Make one HTML page of the evidence files in DIRECTORY (reports): verdicts, numbers, manifests, raw evidence.
+
+    The page needs nothing beside it and no network.
+    """
+    folder = page.read(directory)
+    output.write_text(page.render(folder, f"meshstrap: {directory.resolve().parent.name}"), encoding="utf-8")
+    for line in folder.passed_over:
+        click.echo(f"passed over: {line}", err=True)
+    click.echo(f"{output}: {len(folder.reports)} proofs")
 
 
 @main.group()

@@ -1,5 +1,5 @@
-"""We test these aspects of the timeout on the lab: proved by the proxy's own clock; the second run changes nothing; a rule
-that is gone and a client without sidecar are told, and put back.
+"""We test these aspects of the timeout on the lab: proved by the proxy's own clock; the second run changes nothing; a
+rule that is gone and a client without sidecar are told, and put back.
 """
 
 from __future__ import annotations

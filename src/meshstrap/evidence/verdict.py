@@ -25,6 +25,7 @@ class Verdict:
         rule: the rule it was judged by, in words that need no other page.
         lines: further lines: each reason, each witness.
         numbers: the same numbers for machines.
+        plots: what people would rather look at, as `evidence.plots` makes it.
     """
 
     outcome: Outcome
@@ -32,6 +33,7 @@ class Verdict:
     rule: str
     lines: tuple[str, ...] = ()
     numbers: dict[str, Any] = field(default_factory=dict)
+    plots: tuple[dict[str, Any], ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -45,4 +47,4 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the verdict as plain data for the evidence file."""
-        return asdict(self) | {"outcome": str(self.outcome), "lines": list(self.lines)}
+        return asdict(self) | {"outcome": str(self.outcome), "lines": list(self.lines), "plots": list(self.plots)}

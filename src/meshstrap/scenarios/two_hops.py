@@ -76,9 +76,24 @@ class TwoHops:
             "counters": {"before": before, "after": after},
         }
 
-    def collect(self, site: Site, observed: Observation) -> bool:
-        """Read the access logs of the three roles' proxies by mark."""
-        return inside.collect(site, observed, self.roles)
+    def collect(self, site: Site, observed: Observation, wanted: Mapping[str, Mapping[str, int]]) -> bool:
+        """Read the access logs of the three roles' proxies by mark.
+
+        Args:
+            site: where.
+            observed: what `ask` gave; `log` and `pods_after` are set.
+            wanted: for each Service, and each role behind the client, how many lines a request to it leaves at least.
+
+        Returns:
+            Whether every request that was answered has them: proxies write their logs at moments of their own.
+        """
+        complete = inside.collect(site, observed, self.roles)
+        return complete and all(
+            len(inbound(observed, role, request["mark"])) >= number
+            for request in observed["requests"]
+            if request["status"] is not None
+            for role, number in wanted[request["service"]].items()
+        )
 
     def _pods(self, site: Site) -> dict[str, list[str]]:
         return {role: inside.names(inside.pods(site, *where)) for role, where in self.roles.items()}

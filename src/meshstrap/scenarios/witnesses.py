@@ -106,6 +106,7 @@ def weighed(
     rule: str,
     lines: Iterable[str] = (),
     numbers: Mapping[str, Any] | None = None,
+    plots: Iterable[dict[str, Any]] = (),
 ) -> Verdict:
     """Weigh what contradicts a claim and what is missing to judge it; a contradiction outweighs a gap.
 
@@ -116,6 +117,7 @@ def weighed(
         rule: the rule, in words.
         lines: what the witnesses say, printed in each case.
         numbers: the same for machines.
+        plots: the same for the eye, as `evidence.plots` makes it.
 
     Returns:
         The verdict; its summary is the first failure, the first gap, or `summary`.
@@ -125,7 +127,7 @@ def weighed(
     reasons = [*against, *missing]
     first, *rest = reasons or [summary]
     said = [summary] if reasons and summary else []
-    return Verdict(outcome, first, rule, (*rest, *said, *lines), dict(numbers or {}))
+    return Verdict(outcome, first, rule, (*rest, *said, *lines), dict(numbers or {}), tuple(plots))
 
 
 def replaced(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:

@@ -28,6 +28,7 @@ def test_a_report_is_one_private_json_file_named_by_utc_time(tmp_path: Path) -> 
             "rule": "exact region",
             "lines": ["a line"],
             "numbers": {"count": 37},
+            "plots": [],
         }
     }
     assert list(path.parent.iterdir()) == [path]

@@ -52,6 +52,7 @@ Forgery = Callable[[dict[str, Any]], None]
 def one_attempt(series: dict[str, Any]) -> None:
     inbound = [each for each in attempts(series, RETRIED) if each["cluster"].startswith("inbound|")]
     series["log"]["nginx"][mark(series, RETRIED)] = inbound[:1]
+    series["log"]["busybox"][mark(series, RETRIED)][0]["flags"] = []
 
 
 def an_attempt_too_many(series: dict[str, Any]) -> None:

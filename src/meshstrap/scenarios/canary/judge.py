@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+from meshstrap.evidence import plots
 from meshstrap.evidence.binomial import Region, acceptance_region, confidence_interval
 from meshstrap.evidence.verdict import Outcome, Verdict
 from meshstrap.scenarios.witnesses import Tally, subset_arms, tally
@@ -92,7 +93,12 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
         "failures": len(failures),
         "gaps": len(gaps),
     }
-    return Verdict(outcome, summary, _rule(weight, rounds), tuple(lines), numbers)
+    drawn = tuple(
+        plots.region("requests that v2 answered", count=each["v2"], n=each["n"], low=low, high=high)
+        for each in splits
+        for low, high in [each["region"]]
+    )
+    return Verdict(outcome, summary, _rule(weight, rounds), tuple(lines), numbers, drawn)
 
 
 def _split(weight: int, series: Mapping[str, Any], seen: Tally) -> dict[str, Any]:

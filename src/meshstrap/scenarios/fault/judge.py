@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from meshstrap.evidence import plots
 from meshstrap.evidence.binomial import Region, acceptance_region
 from meshstrap.evidence.verdict import Verdict
 from meshstrap.scenarios.witnesses import replaced, risen, sentences, weighed
@@ -96,6 +97,10 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
         failures,
         gaps,
         summary="" if failures or gaps else summary,
+        plots=[
+            plots.region(f"{name}: requests with the fault", count=count, n=last["n"], low=region.low, high=region.high)
+            for name, count in halves.items()
+        ],
         rule=f"{RULE}; at 50 % the count is in the exact two-sided binomial region {region.text} of {last['n']}",
         lines=() if failures or gaps else lines,
         numbers=numbers,

@@ -15,7 +15,7 @@ from meshstrap.scenarios import inside
 from meshstrap.scenarios.engine import Object, Observation, Round, Scenario
 from meshstrap.scenarios.retry import judge
 from meshstrap.scenarios.site import Site
-from meshstrap.scenarios.two_hops import TwoHops, inbound
+from meshstrap.scenarios.two_hops import TwoHops
 
 
 class Retry(Scenario):
@@ -76,13 +76,8 @@ class Retry(Scenario):
 
     @override
     def collect(self, site: Site, observed: Observation) -> bool:
-        """Read the access logs of all three by mark, until the attempts of the rule with retries are there."""
-        complete = self.hops.collect(site, observed)
-        return complete and all(
-            len(inbound(observed, "nginx", request["mark"])) >= judge.ATTEMPTS
-            for request in observed["requests"]
-            if request["service"] == judge.RETRIED and request["status"] is not None
-        )
+        """Read the access logs of all three by mark."""
+        return self.hops.collect(site, observed, judge.LINES)
 
     @override
     def undecided(self, observation: Observation) -> bool:

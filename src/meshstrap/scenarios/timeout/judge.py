@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from meshstrap.evidence import plots
 from meshstrap.evidence.verdict import Verdict
 from meshstrap.scenarios.two_hops import inbound
 from meshstrap.scenarios.witnesses import replaced, risen, sentences, weighed
@@ -14,6 +15,8 @@ TIMEOUT_MILLISECONDS = 2000
 DELAY_MILLISECONDS = 10_000
 # What a timeout of 2 s may take by the proxy's log: its timers are a little early at times, and a busy machine is late.
 LEAST, MOST = 1800, 3000
+# The lines that a request leaves behind the client when all is as declared.
+LINES = {HASTY: {"nginx": 1}, PATIENT: {"nginx": 1, "tomcat": 1}}
 COUNTERS = {"timeouts": (HASTY, "upstream_rq_timeout")}
 
 RULE = (
@@ -70,6 +73,9 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
         if sound
         else (),
         numbers={"milliseconds": took, "timeouts_counted": counted},
+        plots=[
+            plots.durations("what requests took, by the client's proxy", took, limit=TIMEOUT_MILLISECONDS, unit="ms")
+        ],
     )
 
 
