@@ -45,6 +45,8 @@ injection = {"default": True}
 images = []
 # The share of appv2, in percent.
 canary_weight = 10
+# True raises it in steps to 100 %, proved and with requests going on, and comes back.
+canary_ladder = False
 # Only this one is proved by verify.py, or removed by clean.py; empty: all.
 scenario = ""
 # False applies without proving.

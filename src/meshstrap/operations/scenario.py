@@ -25,12 +25,15 @@ from meshstrap.facts.k8s import nodes
 from meshstrap.kube import query
 from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import Plan, plan
+from meshstrap.kube.wait import wait
 from meshstrap.mesh import revision
 from meshstrap.mesh.errors import MeshError
 from meshstrap.mesh.proxy_config import refuse_incomparable
 from meshstrap.operations import api_server, istio, k8s, lint
 from meshstrap.operations.failure import executing, failure
 from meshstrap.scenarios import ingress
+from meshstrap.scenarios.canary import ladder as canary_ladder
+from meshstrap.scenarios.canary.scenario import Canary
 from meshstrap.scenarios.engine import Scenario, prove, remains
 from meshstrap.scenarios.parameters import ParameterError
 from meshstrap.scenarios.site import Node, Site
@@ -38,6 +41,9 @@ from meshstrap.scenarios.site import Node, Site
 # By host: those whose deploy ends with a table, and for each scenario proved in this run outcome, summary and seconds.
 _tables: set[str] = set()
 _made: dict[str, dict[str, tuple[Outcome, str, float]]] = {}
+
+# A step of the ladder changes weights, or one Deployment's replicas.
+_STEP_SECONDS = 120.0
 
 _BASE_URL = re.compile(r"http://[\w.-]+(:[1-9][0-9]{0,4})?/?", re.ASCII)
 
@@ -97,6 +103,57 @@ def proof(scenario: str, *, if_applied: bool = False, **arguments: Any) -> Opera
     published()
     _asked_for()
     return _proof(scenario=scenario, if_applied=if_applied, **arguments)
+
+
+def ladder(**arguments: Any) -> OperationMeta:
+    """Raise the canary's weight step by step to 100 %, each step proved, take v1 away, and come back.
+
+    Runs on a control plane node, where the canary stands, if data `canary_ladder` is true. Requests go on across all
+    switches; a step that is not proved, or one request that fails, fails the host. It ends with what is declared,
+    whatever happens; after a run that was killed the next one's `scenario.manifests` puts that back.
+
+    **Example:**
+
+    .. code:: python
+
+        scenario.ladder(name="Canary: the ladder to 0/100 and back")
+    """
+    wanted = host.data.get("canary_ladder", False)
+    if not isinstance(wanted, bool):
+        raise OperationValueError(f"canary_ladder must be true or false, not {wanted!r}")
+    return _ladder(**arguments)
+
+
+@operation()
+def _ladder() -> Generator[PyinfraCommand, None, None]:
+    if not host.data.get("canary_ladder", False):
+        host.noop("canary_ladder is false: no step is taken")
+        return
+    steps = " ".join(f"{100 - weight}/{weight}" for weight in canary_ladder.WEIGHTS)
+    host.log(f"{steps}, v1 away and back, then what is declared", logger.info)
+    yield k8s.command(_climb)
+
+
+def _climb() -> None:
+    client = api_server.client(host)
+    found = Canary()
+
+    def stand(objects: list[dict[str, Any]]) -> None:
+        k8s.make_so(client, plan(client, objects, owner=found.owner))
+        wait(client, objects, timeout=_STEP_SECONDS)
+
+    proved = canary_ladder.climb(
+        found,
+        _data(),
+        _site(client),
+        apply=stand,
+        image=_image,
+        say=lambda line: host.log(line, logger.info),
+    )
+    for line in proved.lines:
+        host.log(line, logger.info if proved.verdict.passed else logger.warning)
+    if not proved.verdict.passed:
+        raise MeshError(proved.verdict.line)
 
 
 def verdicts(**arguments: Any) -> OperationMeta:
