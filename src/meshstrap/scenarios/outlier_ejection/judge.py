@@ -24,8 +24,7 @@ PODS = 3
 # The control: so many requests; the bad pod's share of them leaves its region once in 10 000 honest runs.
 SHARE_OF = 60
 ALPHA = Fraction(1, 10_000)
-# The first recovery comes within so many seconds of baseEjectionTime: Envoy looks once each interval, and then a
-# request has to meet the pod.
+# The recovery is seen within so many seconds of baseEjectionTime: Envoy looks once each interval, and we each second.
 SLACK_SECONDS = 10
 # Fewer requests than these say little of a pod that gets none: one of three pods misses 15 in 1 of 400 cases.
 DURING = 15
@@ -69,76 +68,83 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
     """
     errors, seconds = observation["parameters"]["errors"], observation["parameters"]["seconds"]
     quiet, (series,) = observation["control"], observation["rounds"]
-    rule = (
-        f"through the Service without the rule the bad pod's share of {SHARE_OF} in the exact two-sided binomial region"
-        f" {_region().text} at alpha {float(ALPHA):g}, and some while it is ejected from the other; there at most"
-        f" {errors} errors until it is ejected, then none of at least {DURING} requests, its return after {seconds} to"
-        f" {seconds + SLACK_SECONDS} s, and then exactly {errors} errors until the next; each by the client's reply and"
-        " by its sidecar's log; ejections_active, ejections_enforced_consecutive_gateway_failure, membership_healthy"
-        " and failed_outlier_check say the same"
-    )
+    rule = _rule(errors, seconds)
     # Without these nothing of what follows means anything.
     if missing := _missing(quiet, series):
         return weighed([], missing, summary="", rule=rule)
     control, probe = _read(quiet), _read(series)
     failures = [f"control: {failure}" for failure in control.failures] + probe.failures
     gaps = [f"control: {gap}" for gap in control.gaps] + probe.gaps
-
+    if failures or gaps:
+        changed = [
+            f"{name}{change}"
+            for name, each in (("control: ", quiet), ("", series))
+            for change in replaced(each["pods"], each["pods_after"])
+        ]
+        return weighed(failures, changed + gaps, summary="", rule=rule)
     before = [arm for _, arm in control.of(UNGUARDED)].count("bad")
-    if not control.gaps and not control.failures and before not in _region():
+    numbers: dict[str, Any] = {"share_before": [before, SHARE_OF], "ejection_seconds": seconds}
+    if before not in _region():
         failures.append(
             f"control: without the rule the bad pod answered {before} of {SHARE_OF}, outside {_region().text}: that is"
             " no even share"
         )
     groups = _groups([time for time, arm in probe.of(GUARDED) if arm == "bad"], seconds)
-    numbers: dict[str, Any] = {
-        "share_before": [before, len(control.answered)],
-        "errors": [len(group) for group in groups],
-        "ejection_seconds": seconds,
-    }
-    lines: list[str] = []
+    numbers["errors"] = [len(group) for group in groups]
     failures += _wrong_errors(groups, errors, series["samples"])
-    if len(groups) > 1:
-        last, first = groups[0][-1], groups[1][0]
-        recovery = (first - last).total_seconds()
-        kept_off = probe.of(GUARDED, last, first)
-        meanwhile = [arm for _, arm in probe.of(UNGUARDED, last, first)]
-        numbers |= {
-            "recovery_seconds": recovery,
-            "during": len(kept_off),
-            "unguarded_during": [meanwhile.count("bad"), len(meanwhile)],
-        }
-        if recovery > seconds + SLACK_SECONDS:
-            failures.append(
-                f"the bad pod was back only after {recovery:.1f} s, more than {seconds} + {SLACK_SECONDS} s"
-            )
-        if len(kept_off) < DURING:
-            gaps.append(f"only {len(kept_off)} requests were sent while the bad pod was ejected, {DURING} are needed")
-        if "bad" not in meanwhile:
-            failures.append(
-                f"the bad pod answered none of {len(meanwhile)} requests through the Service without the rule either"
-            )
-        lines += [
-            f"ejected after {len(groups[0])} errors (at most {errors}); none of {len(kept_off)} requests while it was;"
-            f" back after {recovery:.1f} s; then ejected after {len(groups[1])} errors",
-            f"control: without the rule the bad pod got {before} of {SHARE_OF} (accepted {_region().text}), and"
-            f" {meanwhile.count('bad')} of {len(meanwhile)} while it was ejected from the other",
-        ]
     wrong, counted = _counters(quiet["counters"], series)
     failures += wrong
-    gaps += [] if failures else _unfinished(groups, errors)
-    changed = [
-        f"{name}{change}"
-        for name, each in (("control: ", quiet), ("", series))
-        for change in replaced(each["pods"], each["pods_after"])
-    ]
+    if failures:
+        return weighed(failures, [], summary="", rule=rule, lines=counted, numbers=numbers)
+
+    last, first = groups[0][-1], groups[1][0]
+    spared, recovery = (first - last).total_seconds(), _recovery(series["samples"])
+    during = len(probe.of(GUARDED, last, first))
+    unguarded = [arm for _, arm in probe.of(UNGUARDED, last, first)]
+    numbers |= {
+        "recovery_seconds": recovery,
+        "spared_seconds": spared,
+        "during": during,
+        "unguarded_during": [unguarded.count("bad"), len(unguarded)],
+    }
+    if recovery > seconds + SLACK_SECONDS:
+        failures.append(f"the bad pod was back only after {recovery:.1f} s, more than {seconds} + {SLACK_SECONDS} s")
+    if "bad" not in unguarded:
+        failures.append(
+            f"control: meanwhile the bad pod got none of {len(unguarded)} requests through the Service without the rule"
+        )
+    if during < DURING:
+        gaps.append(f"only {during} requests were sent while the bad pod was ejected, {DURING} are needed")
+    if len(groups[1]) < errors:
+        gaps.append(f"after its return the bad pod got {len(groups[1])} requests only, too few to be ejected again")
     return weighed(
         failures,
-        changed + gaps if gaps else [],
-        summary=_summary(numbers, errors) if len(groups) > 1 else "",
+        gaps,
+        summary=(
+            f"the bad one of {PODS} pods got {before} of {SHARE_OF} requests without the rule; with it {len(groups[0])}"
+            f" until it was ejected, then 0 of {during}, back after {recovery:.1f} s, then {len(groups[1])} of {errors}"
+            " until it was ejected again"
+        ),
         rule=rule,
-        lines=[*lines, *counted],
+        lines=[
+            f"replies and the log of the client's sidecar agree on every mark: between the bad pod's errors"
+            f" {spared:.1f} s with {during} answers of the good ones",
+            f"control: without the rule the bad pod got {before} of {SHARE_OF} (accepted {_region().text}), and"
+            f" {unguarded.count('bad')} of {len(unguarded)} while it was ejected from the other",
+            *counted,
+        ],
         numbers=numbers,
+    )
+
+
+def _rule(errors: int, seconds: int) -> str:
+    return (
+        f"through the Service without the rule the bad pod's share of {SHARE_OF} in the exact two-sided binomial region"
+        f" {_region().text} at alpha {float(ALPHA):g}, and some while it is ejected from the other; there at most"
+        f" {errors} errors until it is ejected, then none of at least {DURING} requests, its return not before"
+        f" {seconds} s and within {seconds + SLACK_SECONDS} s, and then exactly {errors} errors until the next; each by"
+        " the client's reply and by its sidecar's log; ejections_active,"
+        " ejections_enforced_consecutive_gateway_failure, membership_healthy and failed_outlier_check say the same"
     )
 
 
@@ -221,12 +227,6 @@ def _wrong_errors(groups: list[list[datetime]], errors: int, samples: list[Mappi
     return wrong
 
 
-def _unfinished(groups: list[list[datetime]], errors: int) -> list[str]:
-    if len(groups) > 1 and len(groups[1]) < errors:
-        return [f"after its return the bad pod got {len(groups[1])} requests only, too few to be ejected again"]
-    return []
-
-
 def _counters(before: Mapping[str, int], series: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Say where the sidecar's own counters and flags contradict the ejection; and what they say."""
     samples = series["samples"]
@@ -261,14 +261,12 @@ def _counters(before: Mapping[str, int], series: Mapping[str, Any]) -> tuple[lis
     ]
 
 
+def _recovery(samples: list[Mapping[str, Any]]) -> float:
+    """Tell how long the pod was ejected at most: from the last look before it was to the first one after."""
+    index = next(index for index, sample in enumerate(samples) if sample["active"])
+    ended = next(sample["seconds"] for sample in samples[index:] if not sample["active"])
+    return float(ended - (samples[index - 1]["seconds"] if index else 0.0))
+
+
 def _region() -> Region:
     return acceptance_region(SHARE_OF, Fraction(1, PODS), ALPHA)
-
-
-def _summary(numbers: Mapping[str, Any], errors: int) -> str:
-    bad, of = numbers["share_before"]
-    return (
-        f"the bad one of {PODS} pods got {bad} of {of} requests without the rule; with it {numbers['errors'][0]} until"
-        f" it was ejected, then 0 of {numbers['during']}, back after {numbers['recovery_seconds']:.1f} s, then"
-        f" {numbers['errors'][1]} of {errors} until it was ejected again"
-    )

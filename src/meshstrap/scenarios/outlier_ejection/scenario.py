@@ -34,8 +34,9 @@ EJECTED_SECONDS = 20.0
 LOOK_PAUSE = 0.2
 # One look: requests to both Services in turn, so that they meet the same pods at the same time.
 TURN = [judge.GUARDED, judge.UNGUARDED] * 3
-# While it is ejected fewer than the errors that eject: or it could be back and ejected again before anybody looks.
+# When it may come back, fewer than the errors that eject: or it could be ejected again before anybody looks.
 SHORT_TURN = [judge.GUARDED, judge.UNGUARDED] * 2
+LONG_TURN = TURN * 2
 
 
 class OutlierEjection(Scenario):
@@ -126,7 +127,12 @@ class OutlierEjection(Scenario):
         if not _until(site, lambda: look("before", TURN), EJECTED_SECONDS):
             return observed
         mark_ejected("during")
-        if not _until(site, lambda: not look("during", SHORT_TURN), parameters["seconds"] + judge.SLACK_SECONDS):
+        half = site.clock.seconds() + parameters["seconds"] / 2
+
+        def gone() -> bool:
+            return not look("during", LONG_TURN if site.clock.seconds() < half else SHORT_TURN)
+
+        if not _until(site, gone, parameters["seconds"] + judge.SLACK_SECONDS):
             return observed
         mark_ejected("after")
         # Nothing of the rule's for a moment, so that the next ejection is as short as the first: others may follow us.
