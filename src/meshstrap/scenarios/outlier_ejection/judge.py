@@ -26,6 +26,8 @@ SHARE_OF = 60
 ALPHA = Fraction(1, 10_000)
 # The recovery is seen within so many seconds of baseEjectionTime: Envoy looks once each interval, and we each second.
 SLACK_SECONDS = 10
+# Envoy's timers read a clock that stands still while it works on other things, and so may be a little early.
+AT_LEAST = 0.95
 # Fewer requests than these say little of a pod that gets none: one of three pods misses 15 in 1 of 400 cases.
 DURING = 15
 
@@ -142,8 +144,8 @@ def _rule(errors: int, seconds: int) -> str:
         f"through the Service without the rule the bad pod's share of {SHARE_OF} in the exact two-sided binomial region"
         f" {_region().text} at alpha {float(ALPHA):g}, and some while it is ejected from the other; there at most"
         f" {errors} errors until it is ejected, then none of at least {DURING} requests, its return not before"
-        f" {seconds} s and within {seconds + SLACK_SECONDS} s, and then exactly {errors} errors until the next; each by"
-        " the client's reply and by its sidecar's log; ejections_active,"
+        f" {AT_LEAST * seconds:g} s and within {seconds + SLACK_SECONDS} s, and then exactly {errors} errors"
+        " until the next; each by the client's reply and by its sidecar's log; ejections_active,"
         " ejections_enforced_consecutive_gateway_failure, membership_healthy and failed_outlier_check say the same"
     )
 
@@ -201,7 +203,7 @@ def _groups(errors: list[datetime], seconds: float) -> list[list[datetime]]:
     """Part the bad pod's errors where it got nothing for baseEjectionTime."""
     groups: list[list[datetime]] = []
     for time in errors:
-        if groups and (time - groups[-1][-1]).total_seconds() < seconds:
+        if groups and (time - groups[-1][-1]).total_seconds() < AT_LEAST * seconds:
             groups[-1].append(time)
         else:
             groups.append([time])
