@@ -18,7 +18,7 @@ from meshstrap.mesh.cluster_config import (
 )
 from meshstrap.scenarios import find
 
-HTTPBIN = "outbound|80||httpbin.circuit-breaker.svc.cluster.local"
+HTTPBIN = "outbound|8000||httpbin.circuit-breaker.svc.cluster.local"
 WEB, UNGUARDED = (f"outbound|80||{name}.outlier-ejection.svc.cluster.local" for name in ("web", "web-unguarded"))
 INBOUND = "inbound|80||"
 

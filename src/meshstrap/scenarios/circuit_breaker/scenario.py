@@ -20,7 +20,7 @@ SERVER = "app=httpbin"
 WATCHED = {"client": (CLIENT.namespace, CLIENT.labels), "server": (CLIENT.namespace, SERVER)}
 COUNTERS = {"overflow": f"{judge.CLUSTER} {judge.COUNTER}"}
 # One second each: what comes meanwhile finds the only connection taken, however slow the machine is.
-SLOW, QUICK = "http://httpbin/delay/1", "http://httpbin/delay/0.2"
+SLOW, QUICK = "http://httpbin:8000/delay/1", "http://httpbin:8000/delay/0.2"
 CONNECTIONS, CONTROL_REQUESTS = 10, 8
 
 

@@ -20,6 +20,7 @@ CLUSTERS = {GUARDED: CLUSTER, UNGUARDED: CONTROL_CLUSTER}
 # What each kind of pod answers with.
 ARMS = {"good": 200, "bad": 503}
 PODS = 3
+COUNTERS = ("active", "enforced", "healthy", "requests")
 
 # The control: so many requests; the bad pod's share of them leaves its region once in 10 000 honest runs.
 SHARE_OF = 60
@@ -76,7 +77,7 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
         return weighed([], missing, summary="", rule=rule)
     control, probe = _read(quiet), _read(series)
     failures = [f"control: {failure}" for failure in control.failures] + probe.failures
-    gaps = [f"control: {gap}" for gap in control.gaps] + probe.gaps
+    gaps = [f"control: {gap}" for gap in control.gaps] + probe.gaps + _foreign(series["samples"])
     if failures or gaps:
         changed = [
             f"{name}{change}"
@@ -154,10 +155,19 @@ def _missing(quiet: Mapping[str, Any], series: Mapping[str, Any]) -> list[str]:
     """Say what leaves nothing to judge: a pod that is still ejected by what went before, or counters not shown."""
     if not quiet["calm"]:
         return ["a pod is still ejected by what went before, and so was for the time that this waited; run again later"]
-    shown = [quiet["counters"], *series["samples"]]
-    names = {"active", "enforced", "healthy"}
-    lacking = sorted({name for counters in shown for name in names if counters[name] is None})
+    # Envoy makes the counter of requests with the first one, which is our own.
+    shown = [quiet["counters"] | {"requests": 0}, *series["samples"]]
+    lacking = sorted({name for counters in shown for name in COUNTERS if counters[name] is None})
     return [f"the client's sidecar does not show the counters of {CLUSTER} ({', '.join(lacking)})"] if lacking else []
+
+
+def _foreign(samples: list[Mapping[str, Any]]) -> list[str]:
+    """Say whether others asked through the same sidecar between our first look and the last: their errors count too."""
+    ours = sum(sample["asked"] for sample in samples[1:])
+    others = samples[-1]["requests"] - samples[0]["requests"] - ours
+    return (
+        [f"{others} requests of somebody else came through the client's sidecar meanwhile; run again"] if others else []
+    )
 
 
 def _read(observed: Mapping[str, Any]) -> _Series:

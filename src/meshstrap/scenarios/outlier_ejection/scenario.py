@@ -22,6 +22,7 @@ COUNTERS = {
     "active": f"{judge.CLUSTER} outlier_detection.ejections_active",
     "enforced": f"{judge.CLUSTER} outlier_detection.ejections_enforced_consecutive_gateway_failure",
     "healthy": f"{judge.CLUSTER} membership_healthy",
+    "requests": f"{judge.CLUSTER} upstream_rq_total",
 }
 # A pod that was ejected before is waited for so long, and then for what makes its next ejection longer to decay: Envoy
 # takes one from the multiplier each interval (source/common/upstream/outlier_detection_impl.cc, checkHostForUneject).
