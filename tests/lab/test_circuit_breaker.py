@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 APPLY = "Circuit breaker: one connection to httpbin"
-PROOF = "Circuit breaker: proof of the overflow"
+TABLE = "Verdicts"
 VERIFY = ("verify", "--data", "scenario=circuit_breaker")
 NAMESPACE = "circuit-breaker"
 
@@ -75,12 +75,12 @@ def test_limits_raised_by_hand_or_deleted_are_told_and_put_back(deploy: Deploy, 
     patch = {"spec": {"trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 100}}}}}
     kubectl("patch", "destinationrule", "httpbin", "-n", NAMESPACE, "--type=merge", "-p", json.dumps(patch))
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "circuit_breaker: FAIL" in verified.said and "maxConnections: 100 -> 1" in verified.said
 
     kubectl("delete", "destinationrule", "httpbin", "-n", NAMESPACE)
     verified = deploy(*VERIFY)
-    assert verified.failed == [PROOF]
+    assert verified.failed == [TABLE]
     assert "circuit_breaker: FAIL" in verified.said and "DestinationRule/circuit-breaker/httpbin" in verified.said
 
     made = deploy("circuit_breaker")
@@ -91,7 +91,7 @@ def test_limits_raised_by_hand_or_deleted_are_told_and_put_back(deploy: Deploy, 
 def test_refusals_from_another_source_are_no_overflow(deploy: Deploy, kubectl: Kubectl, put_back: None) -> None:
     kubectl("apply", "-f", "-", stdin=ABORT)
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "circuit_breaker: FAIL: control: " in verified.said
     assert re.search(r"40 requests got 503 from another cause than overflow \(503 FI fault_filter_abort", verified.said)
 
@@ -100,7 +100,7 @@ def test_a_client_without_sidecar_proves_nothing(deploy: Deploy, kubectl: Kubect
     kubectl("label", "namespace", NAMESPACE, "istio-injection-")
     restart(kubectl, "fortio-deploy")
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "circuit_breaker: INCONCLUSIVE" in verified.said and "has no sidecar" in verified.said
     kubectl("label", "namespace", NAMESPACE, "istio-injection=enabled", "--overwrite")
     restart(kubectl, "fortio-deploy")

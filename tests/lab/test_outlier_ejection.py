@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 APPLY = "Outlier ejection: one bad pod of three"
-PROOF = "Outlier ejection: proof of ejection and return"
+TABLE = "Verdicts"
 VERIFY = ("verify", "--data", "scenario=outlier_ejection")
 NAMESPACE = "outlier-ejection"
 
@@ -67,7 +67,7 @@ def test_a_share_that_can_eject_no_pod_is_told_and_put_back(deploy: Deploy, kube
     patch = {"spec": {"trafficPolicy": {"outlierDetection": {"maxEjectionPercent": 10}}}}
     kubectl("patch", "destinationrule", "web", "-n", NAMESPACE, "--type=merge", "-p", json.dumps(patch))
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "outlier_ejection: FAIL" in verified.said and "maxEjectionPercent: 10 -> 50" in verified.said
     made = deploy("outlier_ejection", "--data", "prove=false")
     assert (made.code, made.changed) == (0, [APPLY]), made.said
@@ -76,5 +76,5 @@ def test_a_share_that_can_eject_no_pod_is_told_and_put_back(deploy: Deploy, kube
 def test_errors_of_the_good_pods_are_no_ejection(deploy: Deploy, kubectl: Kubectl, put_back: None) -> None:
     kubectl("apply", "-f", "-", stdin=DENY)
     verified = deploy(*VERIFY)
-    assert (verified.code, verified.failed) == (1, [PROOF]), verified.said
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert re.search(r"outlier_ejection: FAIL: control: .* which is a good pod: another cause", verified.said)

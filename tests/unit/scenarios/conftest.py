@@ -1,4 +1,4 @@
-"""What the lab's mesh showed (Istio 1.31.0, two nodes), as proofs wrote it, log lines cut; and time that does not pass."""
+"""What the lab's mesh showed (Istio 1.31.0, two nodes), as proofs wrote it, log lines cut; and time that leaps."""
 
 from __future__ import annotations
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +12,11 @@ from meshstrap.scenarios.circuit_breaker.judge import accounted, judge
 from meshstrap.scenarios.circuit_breaker.load import read
 
 Seen = dict[str, Any]
-SOURCE = Path(__file__).parent / "recorded" / "circuit_breaker-1.31.json.gz"
 
 
-def recorded() -> Seen:
-    """What the lab's real mesh showed: Istio 1.31.0, one client pod, 33 of 40 refused by its own sidecar."""
-    seen: Seen = json.loads(gzip.decompress(SOURCE.read_bytes()))
-    return seen
+@pytest.fixture
+def seen(recorded: Callable[[str], Seen]) -> Seen:
+    return recorded("circuit_breaker")
 
 
 def series(seen: Seen) -> Seen:
@@ -33,8 +28,7 @@ def marks(observed: Seen, code: int) -> list[str]:
     return [mark for mark, lines in observed["log"]["client"].items() if lines[0]["code"] == code]
 
 
-def test_a_recorded_run_passes_with_its_numbers() -> None:
-    seen = recorded()
+def test_a_recorded_run_passes_with_its_numbers(seen: Seen) -> None:
     assert accounted(series(seen)) and accounted(seen["control"])
     verdict = judge(seen)
     assert verdict.outcome is Outcome.PASS, verdict.lines
@@ -56,8 +50,7 @@ def at_the_server(seen: Seen) -> None:
     observed["after"]["overflow"] -= 1
 
 
-def test_an_overflow_in_the_servers_own_sidecar_is_one_too() -> None:
-    seen = recorded()
+def test_an_overflow_in_the_servers_own_sidecar_is_one_too(seen: Seen) -> None:
     at_the_server(seen)
     verdict = judge(seen)
     assert verdict.outcome is Outcome.PASS, verdict.lines
@@ -179,8 +172,7 @@ def poisoned(seen: Seen) -> None:
         (change("200", code=404), "got 404"),
     ],
 )
-def test_what_contradicts_the_claim_fails(forge: Callable[[Seen], None], said: str) -> None:
-    seen = recorded()
+def test_what_contradicts_the_claim_fails(seen: Seen, forge: Callable[[Seen], None], said: str) -> None:
     forge(seen)
     verdict = judge(seen)
     assert verdict.outcome is Outcome.FAIL
@@ -212,19 +204,18 @@ def unseen_by_the_server(seen: Seen) -> None:
         (unseen_by_the_server, "got 503 from the server and left no line in the log of its sidecar"),
     ],
 )
-def test_what_is_missing_is_inconclusive(forge: Callable[[Seen], None], said: str) -> None:
-    seen = recorded()
+def test_what_is_missing_is_inconclusive(seen: Seen, forge: Callable[[Seen], None], said: str) -> None:
     forge(seen)
     verdict = judge(seen)
     assert verdict.outcome is Outcome.INCONCLUSIVE, verdict
     assert any(said in line for line in (verdict.summary, *verdict.lines)), verdict
 
 
-def test_a_series_is_complete_when_both_logs_are() -> None:
-    assert not accounted(series(recorded()) | {"log": {"client": {}, "server": {}}})
-    seen = series(recorded())
-    del seen["log"]["server"][marks(seen, 200)[0]]
-    assert not accounted(seen)
+def test_a_series_is_complete_when_both_logs_are(seen: Seen) -> None:
+    assert not accounted(series(seen) | {"log": {"client": {}, "server": {}}})
+    observed = series(seen)
+    del observed["log"]["server"][marks(observed, 200)[0]]
+    assert not accounted(observed)
     assert accounted({"error": "no ready pod"})
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +14,11 @@ from meshstrap.scenarios import find
 from meshstrap.scenarios.outlier_ejection.judge import GUARDED, UNGUARDED, judge, shares
 
 Seen = dict[str, Any]
-SOURCE = Path(__file__).parent / "recorded" / "outlier_ejection-1.31.json.gz"
 
 
-def recorded() -> Seen:
-    """What the lab's real mesh showed: Istio 1.31.0, three pods, one of them bad."""
-    seen: Seen = json.loads(gzip.decompress(SOURCE.read_bytes()))
-    return seen
+@pytest.fixture
+def seen(recorded: Callable[[str], Seen]) -> Seen:
+    return recorded("outlier_ejection")
 
 
 def series(seen: Seen) -> Seen:
@@ -51,8 +46,8 @@ def turn(observed: Seen, mark: str, arm: str) -> None:
             request["status"] = status
 
 
-def test_a_recorded_run_passes_with_its_numbers() -> None:
-    verdict = judge(recorded())
+def test_a_recorded_run_passes_with_its_numbers(seen: Seen) -> None:
+    verdict = judge(seen)
     assert verdict.outcome is Outcome.PASS, verdict.lines
     assert verdict.summary == (
         "the bad one of 3 pods got 20 of 60 requests without the rule; with it 3 until it was ejected, then 0 of 40,"
@@ -63,8 +58,8 @@ def test_a_recorded_run_passes_with_its_numbers() -> None:
     assert any("ejections_active 1, 0, 1;" in each for each in verdict.lines)
 
 
-def test_the_samples_are_a_plot_of_it() -> None:
-    samples = series(recorded())["samples"]
+def test_the_samples_are_a_plot_of_it(seen: Seen) -> None:
+    samples = series(seen)["samples"]
     assert [each["seconds"] for each in samples] == sorted(each["seconds"] for each in samples)
     assert sum(each["errors"] for each in samples) == 6
     during = [each for each in samples if each["active"] and each["phase"] == "during"]
@@ -72,8 +67,7 @@ def test_the_samples_are_a_plot_of_it() -> None:
     assert sum(each["errors"] for each in during) == 0 < sum(each["errors_unguarded"] for each in during)
 
 
-def test_an_error_that_a_visitor_left_in_the_count_makes_the_first_ejection_early_and_no_fault() -> None:
-    seen = recorded()
+def test_an_error_that_a_visitor_left_in_the_count_makes_the_first_ejection_early_and_no_fault(seen: Seen) -> None:
     turn(series(seen), asked(series(seen), GUARDED, 503)[0], "good")
     verdict = judge(seen)
     assert verdict.outcome is Outcome.PASS, verdict.lines
@@ -202,8 +196,7 @@ def ejected_for_all(seen: Seen) -> None:
         (flags(after=["10.244.1.11:80"]), "failed_outlier_check after the ejection is set for ['10.244.1.11:80']"),
     ],
 )
-def test_what_contradicts_the_claim_fails(forge: Callable[[Seen], None], said: str) -> None:
-    seen = recorded()
+def test_what_contradicts_the_claim_fails(seen: Seen, forge: Callable[[Seen], None], said: str) -> None:
     forge(seen)
     verdict = judge(seen)
     assert verdict.outcome is Outcome.FAIL, verdict
@@ -252,8 +245,7 @@ def too_few_afterwards(seen: Seen) -> None:
         (few, "only 10 requests were sent while the bad pod was ejected"),
     ],
 )
-def test_what_is_missing_is_inconclusive(forge: Callable[[Seen], None], said: str) -> None:
-    seen = recorded()
+def test_what_is_missing_is_inconclusive(seen: Seen, forge: Callable[[Seen], None], said: str) -> None:
     forge(seen)
     verdict = judge(seen)
     assert verdict.outcome is Outcome.INCONCLUSIVE, verdict
