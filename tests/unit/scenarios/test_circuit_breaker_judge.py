@@ -47,7 +47,7 @@ def at_the_server(seen: Seen) -> None:
     inbound = observed["log"]["client"][mark][0]
     observed["log"]["client"][mark] = [inbound | {"flags": [], "details": "via_upstream"}]
     observed["log"]["server"][mark] = [inbound | {"cluster": "inbound|80||"}]
-    observed["after"]["overflow"] -= 1
+    observed["counters"]["after"]["overflow"] -= 1
 
 
 def test_an_overflow_in_the_servers_own_sidecar_is_one_too(seen: Seen) -> None:
@@ -110,7 +110,7 @@ def fault_for_all(seen: Seen) -> None:
     for lines in series(seen)["log"]["client"].values():
         if lines[0]["code"] == 503:
             lines[0].update(flags=["FI"], details="fault_filter_abort")
-    series(seen)["after"] = series(seen)["before"]
+    series(seen)["counters"]["after"] = series(seen)["counters"]["before"]
 
 
 def no_limit(seen: Seen) -> None:
@@ -120,7 +120,8 @@ def no_limit(seen: Seen) -> None:
     for mark in marks(observed, 503):
         observed["log"]["client"][mark][0].update(code=200, flags=[], details="via_upstream")
         observed["log"]["server"][mark] = served
-    observed["codes"], observed["after"] = {"200": 40}, observed["before"]
+    observed["codes"] = {"200": 40}
+    observed["counters"]["after"] = observed["counters"]["before"]
 
 
 def outage(seen: Seen) -> None:
@@ -130,7 +131,7 @@ def outage(seen: Seen) -> None:
         observed["log"]["client"][mark][0].update(code=503, flags=["UO"], details="x{overflow}")
         del observed["log"]["server"][mark]
     observed["codes"] = {"503": 40}
-    observed["after"] = {"overflow": observed["before"]["overflow"] + 40}
+    observed["counters"]["after"] = {"overflow": observed["counters"]["before"]["overflow"] + 40}
 
 
 def overflow_of_one(seen: Seen) -> None:
@@ -140,7 +141,7 @@ def overflow_of_one(seen: Seen) -> None:
     control["log"]["client"][mark][0].update(code=503, flags=["UO"])
     del control["log"]["server"][mark]
     control["codes"] = {"200": 7, "503": 1}
-    control["after"] = {"overflow": control["before"]["overflow"] + 1}
+    control["counters"]["after"] = {"overflow": control["counters"]["before"]["overflow"] + 1}
 
 
 def poisoned(seen: Seen) -> None:
@@ -149,7 +150,7 @@ def poisoned(seen: Seen) -> None:
     for lines in observed["log"]["client"].values():
         lines[0].update(code=503, flags=["UH"], details="no_healthy_upstream")
     observed["log"]["server"], observed["codes"] = {}, {"503": 40}
-    observed["after"] = observed["before"]
+    observed["counters"]["after"] = observed["counters"]["before"]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def poisoned(seen: Seen) -> None:
         (put("codes", {"200": 8, "503": 32}), "fortio counts 8 x 200, 32 x 503, its sidecar's log 7 x 200, 33 x 503"),
         (put("codes", {"200": 7, "503": 32, "-1": 1}), "fortio got no answer 1 times"),
         (put("codes", {"200": 7, "503": 32, "404": 1}), "fortio got 404 1 times"),
-        (put("after", {"overflow": 0}), "rose by"),
+        (put("counters.after", {"overflow": 0}), "rose by"),
         (a_server_line_for_an_overflow, "overflowed at the client and yet reached the server"),
         (twice, "left 2 lines in the log of the client's sidecar"),
         (twice_at_the_server, "got 200, and the server's log says 200 - via_upstream, 200 - via_upstream"),
@@ -193,10 +194,10 @@ def unseen_by_the_server(seen: Seen) -> None:
 @pytest.mark.parametrize(
     ("forge", "said"),
     [
-        (put("after", {"overflow": None}), "does not show upstream_rq_pending_overflow"),
-        (put("control.before", {"overflow": None}), "control: the client's sidecar does not show"),
-        (put("after", {"overflow": 10**6}), "somebody else was sending"),
-        (put("control.after", {"overflow": 10**6}), "somebody else was sending"),
+        (put("counters.after", {"overflow": None}), "does not show upstream_rq_pending_overflow"),
+        (put("control.counters.after", {"overflow": None}), "control: the client's sidecar does not show"),
+        (put("counters.after", {"overflow": 10**6}), "somebody else was sending"),
+        (put("control.counters.after", {"overflow": 10**6}), "somebody else was sending"),
         (put("error", "fortio ended with 1: lookup httpbin: no such host"), "nothing was sent: fortio ended with 1"),
         (drop("503", "client"), "1 requests left no line in the log of the client's sidecar"),
         (drop("200", "server"), "got 200 and left no line in the log of the server's sidecar"),

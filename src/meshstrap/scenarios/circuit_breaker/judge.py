@@ -9,7 +9,7 @@ from typing import Any
 
 from meshstrap.evidence.verdict import Verdict
 from meshstrap.mesh.proxy_config import cluster_name
-from meshstrap.scenarios.witnesses import replaced, sentences, weighed
+from meshstrap.scenarios.witnesses import replaced, risen, sentences, weighed
 
 HOST = "httpbin.circuit-breaker.svc.cluster.local"
 CLUSTER = cluster_name(HOST, "", 8000)
@@ -169,12 +169,10 @@ def _weigh(lines: list[Mapping[str, Any]], arrived: list[Mapping[str, Any]], see
 
 
 def _count_risen(observed: Mapping[str, Any], seen: _Series) -> None:
-    before, after = observed["before"]["overflow"], observed["after"]["overflow"]
-    if before is None or after is None:
+    seen.risen = risen(observed)["overflow"]
+    if seen.risen is None:
         seen.gaps.append(f"the client's sidecar does not show {COUNTER} of {CLUSTER}")
-        return
-    seen.risen = after - before
-    if seen.risen < seen.at_client:
+    elif seen.risen < seen.at_client:
         seen.failures.append(f"{seen.at_client} lines with UO at the client, but {COUNTER} rose by {seen.risen} only")
     elif seen.risen > seen.at_client and len(observed["log"]["client"]) >= observed["n"]:
         seen.gaps.append(
