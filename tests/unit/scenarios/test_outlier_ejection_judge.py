@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from meshstrap.evidence import plots
 from meshstrap.evidence.verdict import Outcome
 from meshstrap.mesh.cluster_config import declared_policy
 from meshstrap.scenarios import find
@@ -65,6 +67,14 @@ def test_the_samples_are_a_plot_of_it(seen: Seen) -> None:
     during = [each for each in samples if each["active"] and each["phase"] == "during"]
     assert len(during) > 5
     assert sum(each["errors"] for each in during) == 0 < sum(each["errors_unguarded"] for each in during)
+
+
+def test_share_and_ejection_are_drawn(seen: Seen) -> None:
+    region, timeline = judge(seen).plots
+    assert (region["count"], region["low"], region["high"]) == (20, 7, 35)
+    ejected = timeline["series"]["ejections_active"]
+    assert [after for (_, before), (_, after) in pairwise(ejected) if before != after] == [1, 0, 1]
+    assert all(plots.svg(plot) for plot in (region, timeline))
 
 
 def test_an_error_that_a_visitor_left_in_the_count_makes_the_first_ejection_early_and_no_fault(seen: Seen) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
+from meshstrap.evidence import plots
 from meshstrap.evidence.binomial import Region, acceptance_region
 from meshstrap.evidence.verdict import Verdict
 from meshstrap.mesh.proxy_config import cluster_name
@@ -87,6 +88,7 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
         return weighed(failures, changed + gaps, summary="", rule=rule)
     before = [arm for _, arm in control.of(UNGUARDED)].count("bad")
     numbers: dict[str, Any] = {"share_before": [before, SHARE_OF], "ejection_seconds": seconds}
+    drawn = _drawn(before, series["samples"])
     if before not in _region():
         failures.append(
             f"control: without the rule the bad pod answered {before} of {SHARE_OF}, outside {_region().text}: that is"
@@ -98,7 +100,7 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
     wrong, counted = _counters(quiet["counters"], series)
     failures += wrong
     if failures:
-        return weighed(failures, [], summary="", rule=rule, lines=counted, numbers=numbers)
+        return weighed(failures, [], summary="", rule=rule, lines=counted, numbers=numbers, plots=drawn)
 
     last, first = groups[0][-1], groups[1][0]
     spared, recovery = (first - last).total_seconds(), _recovery(series["samples"])
@@ -137,6 +139,7 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
             *counted,
         ],
         numbers=numbers,
+        plots=drawn,
     )
 
 
@@ -270,6 +273,23 @@ def _counters(before: Mapping[str, int], series: Mapping[str, Any]) -> tuple[lis
         f" ejections_enforced_consecutive_gateway_failure +{last['enforced'] - before['enforced']}; membership_healthy"
         f" {before['healthy']}, {during['healthy']}, {after['healthy']}, {last['healthy']}; failed_outlier_check for"
         f" {', '.join(series['ejected'].get('during') or []) or 'none'}"
+    ]
+
+
+def _drawn(before: int, samples: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Draw the control's share in its region, and ejection and errors over time."""
+    shown = {"ejections_active": "active", "errors with the rule": "errors", "errors without": "errors_unguarded"}
+    values = {name: [(sample["seconds"], sample[key]) for sample in samples] for name, key in shown.items()}
+    region = _region()
+    return [
+        plots.region(
+            "control: requests that the bad pod got without the rule",
+            count=before,
+            n=SHARE_OF,
+            low=region.low,
+            high=region.high,
+        ),
+        plots.timeline("ejected pods, and errors at each look", values, unit="s"),
     ]
 
 
