@@ -6,8 +6,10 @@ from meshstrap.operations import scenario
 
 local.include("deploys/bookinfo.py")
 local.include("deploys/canary.py")
+local.include("deploys/circuit_breaker.py")
 local.include("deploys/fault.py")
 local.include("deploys/mirror.py")
+local.include("deploys/outlier_ejection.py")
 local.include("deploys/retry.py")
 local.include("deploys/timeout.py")
 

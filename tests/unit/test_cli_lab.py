@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from meshstrap import cli
+from meshstrap.lab import access
 
 
 def test_kubectl_gets_every_word_as_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,7 +17,7 @@ def test_kubectl_gets_every_word_as_it_was_typed(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(cli, "_lab", Record)
     monkeypatch.setattr(cli, "read", lambda _: None)
-    monkeypatch.setattr(cli.access, "kubectl", lambda _lab, _record, words, **_: given.append(tuple(words)))
+    monkeypatch.setattr(access, "kubectl", lambda _lab, _record, words, **_: given.append(tuple(words)))
     monkeypatch.setattr(cli, "_become", lambda _: None)
     for words in (["exec", "pod", "--", "ls", "--", "-l"], ["get", "--help"], ["--", "version"], []):
         assert CliRunner().invoke(cli.main, ["lab", "kubectl", *words]).exit_code == 0

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
+from meshstrap.mesh.duration import seconds as _seconds
+
 ROUTES = "config_dump?resource=dynamic_route_configs"
 ENDPOINTS = "config_dump?include_eds&resource=dynamic_endpoint_configs"
 
@@ -23,7 +25,6 @@ _ORIGIN = re.compile(r"/namespaces/(?P<namespace>[^/]+)/virtual-service/(?P<name
 _CATCH_ALL = "prefix /"
 # What a rule may say besides where requests go, and is compared.
 _POLICIES = ("fault", "mirror", "mirrorPercentage", "retries", "timeout")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
 
 
 @dataclass(frozen=True)
@@ -350,19 +351,6 @@ def _percent(fraction: Mapping[str, Any]) -> float:
     """Read Envoy's FractionalPercent in percent."""
     scale = {"HUNDRED": 1, "TEN_THOUSAND": 100, "MILLION": 10_000}
     return float(fraction.get("numerator", 0) / scale[fraction.get("denominator", "HUNDRED")])
-
-
-def _seconds(duration: str) -> float:
-    """Read a duration as Go and protobuf write it (`2s`, `500ms`, `1m30s`, `0.500s`), in seconds.
-
-    Raises:
-        ValueError: it is none.
-    """
-    parts = _DURATION.findall(duration)
-    if not parts or "".join(number + unit for number, unit in parts) != duration:
-        raise ValueError(f"{duration!r} is no duration such as 2s or 500ms")
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    return sum(float(number) * units[unit] for number, unit in parts)
 
 
 def _declared_clusters(

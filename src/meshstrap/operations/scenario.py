@@ -26,9 +26,8 @@ from meshstrap.kube import query
 from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import Plan, plan
 from meshstrap.kube.wait import wait
-from meshstrap.mesh import revision
+from meshstrap.mesh import cluster_config, proxy_config, revision
 from meshstrap.mesh.errors import MeshError
-from meshstrap.mesh.proxy_config import refuse_incomparable
 from meshstrap.operations import api_server, istio, k8s, lint
 from meshstrap.operations.failure import executing, failure
 from meshstrap.scenarios import ingress
@@ -298,7 +297,8 @@ def _objects(found: Scenario) -> list[dict[str, Any]]:
     except ParameterError as error:
         raise OperationValueError(str(error)) from None
     try:
-        refuse_incomparable(objects)
+        proxy_config.refuse_incomparable(objects)
+        cluster_config.refuse_incomparable(objects)
     except ValueError as error:
         raise OperationValueError(f"{_from_here(found.manifests)}: {error}, so no proof could rest on it") from None
     return objects

@@ -23,7 +23,8 @@ def read(
         site: where.
         namespace: the pods'.
         pods: their names.
-        observed: an observation with `began` (ISO time) and `requests`, each with its `mark`.
+        observed: an observation with `began` (ISO time) and either `requests`, each with its `mark`, or `run`, with
+            which, and a dash, the marks of a program that makes them itself begin.
 
     Returns:
         For each mark that was found its lines, as data and as they were written.
@@ -32,12 +33,13 @@ def read(
         KubeError: a pod's log cannot be read.
     """
     since = datetime.fromisoformat(observed["began"]) - CLOCKS_APART
-    marks = {request["mark"] for request in observed["requests"]}
+    marks = {request["mark"] for request in observed.get("requests", [])}
+    prefix = f"{observed['run']}-" if "run" in observed else None
     log: dict[str, list[dict[str, Any]]] = {}
     for name in pods:
         text = logs.read(site.client, namespace, name, gateway.PROXY, since=since)
         for mark, entries in access_log.by_mark(text.splitlines()).items():
-            if mark in marks:
+            if mark in marks or (prefix and mark.startswith(prefix)):
                 log.setdefault(mark, []).extend(_line(name, entry) for entry in entries)
     return log
 
@@ -45,6 +47,7 @@ def read(
 def _line(pod: str, entry: access_log.Entry) -> dict[str, Any]:
     return {
         "pod": pod,
+        "time": entry.time,
         "code": entry.code,
         "flags": list(entry.flags),
         "details": entry.details,

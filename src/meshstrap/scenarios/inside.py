@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from meshstrap.kube import query
 from meshstrap.kube.errors import KubeError
-from meshstrap.mesh import access_log, gateway, proxy, revision, stats
+from meshstrap.mesh import access_log, cluster_config, gateway, proxy, revision, stats
+from meshstrap.mesh.cluster_config import CLUSTERS, Policy
 from meshstrap.mesh.errors import ProxyError
 from meshstrap.mesh.proxy_config import (
     ENDPOINTS,
@@ -27,10 +28,11 @@ from meshstrap.scenarios import access_lines, ingress
 from meshstrap.scenarios.site import Site
 
 Pod = Mapping[str, Any]
+Answer = TypeVar("Answer")
 
 # One program run asks for all URLs in turn; between its answers stand a record and a unit separator. No option but what
 # every busybox has: Debian's is built without -T, and crashes over it.
-_SCRIPT = 'for url; do answer=$(wget -q -O - "$url" 2>&1); printf "%s\\037%s\\036" "$?" "$answer"; done'
+_SCRIPT = 'for url; do answer=$(wget -q -O - "$url" 2>&1); printf "%s\\037%s\\036" "$?" "$answer"; sleep "$PAUSE"; done'
 _REFUSED = re.compile(r"server returned error: HTTP/\S+ (?P<status>\d{3})")
 # CoreDNS hears of a new Service later than its pods are ready (its cache holds "no such name" for up to 30 s), and
 # busybox then sends nothing: so long the first request of a series is asked for again. Nothing was sent by then.
@@ -110,22 +112,36 @@ def differences(
     Returns:
         A sentence for each difference, with the pod's name in front; empty when all hold the declared content.
     """
-    callers = pods(site, client.namespace, client.labels)
-    if not callers:
-        return [f"no ready pod {client.namespace}/{client.labels}"]
-    known, found = list(services), []
-    for name in names(callers):
-        try:
-            routes = proxy.dump(site.client, client.namespace, name, ROUTES)
-            held = proxy.dump(site.client, client.namespace, name, ENDPOINTS)
-        except ProxyError as error:
-            found.append(str(error))
-            continue
+    known = list(services)
+
+    def look(pod: str) -> list[str]:
+        routes = proxy.dump(site.client, client.namespace, pod, ROUTES)
+        held = proxy.dump(site.client, client.namespace, pod, ENDPOINTS)
         here = [
             difference for each in virtual_services for difference in sidecar_route_differences(routes, each, known)
         ]
-        found += [f"{name}: {difference}" for difference in here + endpoint_differences(held, endpoints)]
-    return found
+        return here + endpoint_differences(held, endpoints)
+
+    return _of_each(site, client.namespace, client.labels, look)
+
+
+def cluster_differences(site: Site, namespace: str, labels: str, declared: Mapping[str, Policy]) -> list[str]:
+    """Compare how pods' proxies treat clusters with what is declared.
+
+    Args:
+        site: where.
+        namespace: the pods'.
+        labels: their selector.
+        declared: for each cluster its policy, as `mesh.cluster_config` reads it from a DestinationRule.
+
+    Returns:
+        A sentence for each difference, with the pod's name in front; empty when all hold the declared content.
+    """
+
+    def look(pod: str) -> list[str]:
+        return cluster_config.cluster_differences(proxy.dump(site.client, namespace, pod, CLUSTERS), declared)
+
+    return _of_each(site, namespace, labels, look)
 
 
 def addresses(found: Iterable[Pod], port: int) -> set[str]:
@@ -134,7 +150,7 @@ def addresses(found: Iterable[Pod], port: int) -> set[str]:
 
 
 def send(
-    site: Site, client: Client, urls: list[str], *, at_once: int = 1, timeout: float = 30.0
+    site: Site, client: Client, urls: list[str], *, at_once: int = 1, timeout: float = 30.0, pause: float = 0.0
 ) -> list[dict[str, Any]]:
     """Send one marked request for each URL from the client's first ready pod, each once.
 
@@ -144,6 +160,7 @@ def send(
         urls: what is asked for, without a query.
         at_once: how many ask beside each other; the first request is alone.
         timeout: seconds that each may take, on the whole: a client that takes longer is given up.
+        pause: seconds after each.
 
     Returns:
         An observation a URL, in order: mark, pod, url, path, and status and body, or the error. `sent` is False for
@@ -160,7 +177,7 @@ def send(
     callers = names(pods(site, client.namespace, client.labels))
     if not callers:
         return [each | _unsent(f"no ready pod {client.namespace}/{client.labels}") for each in marked]
-    command = ["sh", "-c", _SCRIPT, "ask"]
+    command = ["env", f"PAUSE={pause:g}", "sh", "-c", _SCRIPT, "ask"]
 
     def ask(some: list[dict[str, Any]]) -> list[dict[str, Any]]:
         argv = [*command, *(each["path"] for each in some)]
@@ -171,7 +188,7 @@ def send(
                 callers[0],
                 client.container,
                 argv,
-                timeout=timeout * len(some) + 15.0,
+                timeout=(timeout + pause) * len(some) + 15.0,
             )
         except KubeError as error:
             return [each | _unsent(f"the client could not be asked: {error}") for each in some]
@@ -179,11 +196,7 @@ def send(
         answers += [_unsent(f"the client ended early: {done.stderr.strip()}")] * (len(some) - len(answers))
         return [each | {"pod": callers[0]} | answer for each, answer in zip(some, answers, strict=True)]
 
-    deadline = site.clock.seconds() + DNS_SECONDS
-    first = ask(marked[:1])
-    while _unknown(first[0]["error"]) and site.clock.seconds() < deadline:
-        site.clock.sleep(_DNS_PAUSE)
-        first = ask(marked[:1])
+    first = until_known(site, lambda: ask(marked[:1]), lambda answers: str(answers[0]["error"]))
     rest = marked[1:]
     if not first[0]["sent"]:
         return first + [each | _unsent(f"the first request was not sent: {first[0]['error']}") for each in rest]
@@ -191,6 +204,25 @@ def send(
     with ThreadPoolExecutor(max(1, len(shares))) as workers:
         answered = [answer for share in workers.map(ask, shares) for answer in share]
     return first + sorted(answered, key=lambda answer: str(answer["mark"]))
+
+
+def until_known(site: Site, ask: Callable[[], Answer], error: Callable[[Answer], str]) -> Answer:
+    """Ask again, for at most 35 s, while DNS does not know the name: then nothing was sent.
+
+    Args:
+        site: whose clock is used.
+        ask: asks once.
+        error: gives what the client program complained of, from its answer.
+
+    Returns:
+        The first answer to which DNS was no obstacle, or the last one.
+    """
+    deadline = site.clock.seconds() + DNS_SECONDS
+    answer = ask()
+    while _unknown(error(answer)) and site.clock.seconds() < deadline:
+        site.clock.sleep(_DNS_PAUSE)
+        answer = ask()
+    return answer
 
 
 def collect(site: Site, observed: dict[str, Any], watched: Mapping[str, tuple[str, str]]) -> bool:
@@ -206,11 +238,7 @@ def collect(site: Site, observed: dict[str, Any], watched: Mapping[str, tuple[st
         Whether each request that was answered has a line of the first role, the client's, and, where that line names
         an upstream, one of another role.
     """
-    observed["log"], observed["pods_after"] = {}, {}
-    for role, (namespace, labels) in watched.items():
-        found = names(pods(site, namespace, labels))
-        observed["pods_after"][role] = found
-        observed["log"][role] = access_lines.read(site, namespace, found, observed)
+    read_lines(site, observed, watched)
     client, *servers = observed["log"].values()
     behind = set().union(*servers)
     return all(
@@ -219,6 +247,21 @@ def collect(site: Site, observed: dict[str, Any], watched: Mapping[str, tuple[st
         for request in observed["requests"]
         if request["status"] is not None
     )
+
+
+def read_lines(site: Site, observed: dict[str, Any], watched: Mapping[str, tuple[str, str]]) -> None:
+    """Read the sidecars' access logs as `collect` does, where there is no list of requests: by the run's mark.
+
+    Args:
+        site: where.
+        observed: an observation as `access_lines.read` wants it; `log` and `pods_after` are set.
+        watched: as in `collect`.
+    """
+    observed["log"], observed["pods_after"] = {}, {}
+    for role, (namespace, labels) in watched.items():
+        found = names(pods(site, namespace, labels))
+        observed["pods_after"][role] = found
+        observed["log"][role] = access_lines.read(site, namespace, found, observed)
 
 
 def counters(site: Site, namespace: str, labels: str, wanted: Mapping[str, str]) -> dict[str, int | None]:
@@ -245,6 +288,18 @@ def counters(site: Site, namespace: str, labels: str, wanted: Mapping[str, str])
         return sum(known) if known and len(known) == len(values) else None
 
     return {key: total(counter) for key, counter in wanted.items()}
+
+
+def _of_each(site: Site, namespace: str, labels: str, look: Callable[[str], list[str]]) -> list[str]:
+    """Look at each ready pod that a selector finds; that there is none, or that one does not tell, is told too."""
+    found = names(pods(site, namespace, labels))
+    differences = [] if found else [f"no ready pod {namespace}/{labels}"]
+    for name in found:
+        try:
+            differences += [f"{name}: {difference}" for difference in look(name)]
+        except ProxyError as error:
+            differences.append(str(error))
+    return differences
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from pyinfra.context import ctx_host, ctx_inventory
 
 from meshstrap.bundle import lock
 from meshstrap.operations import scenario
+from meshstrap.scenarios.circuit_breaker.scenario import CircuitBreaker
+from meshstrap.scenarios.engine import declared
 
 Step = Callable[[str], object]
 
@@ -146,3 +148,17 @@ def test_a_published_url_may_have_any_port_and_is_that_of_its_host() -> None:
 def test_a_scenario_that_is_none_is_refused_with_those_that_there_are(step: Step) -> None:
     with pytest.raises(OperationValueError, match=r"there is no scenario 'canray'; there are: .*canary"):
         manifests(step=step, scenario="canray")
+
+
+@both
+def test_a_rule_that_no_proxy_can_be_compared_with_is_refused_by_file_and_field(
+    step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def set_parameters(_: Any, objects: list[dict[str, Any]], __: Any) -> None:
+        rule = declared(objects, "DestinationRule")
+        rule["spec"]["trafficPolicy"]["loadBalancer"] = {"simple": "RANDOM"}
+
+    monkeypatch.setattr(CircuitBreaker, "set_parameters", set_parameters)
+    said = r"circuit_breaker/manifests.yaml: DestinationRule circuit-breaker/httpbin: cannot compare .*loadBalancer"
+    with pytest.raises(OperationValueError, match=said):
+        manifests("circuit_breaker", step=step)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from typing_extensions import override
 
 from meshstrap.kube import exec as execution
+from meshstrap.kube import logs
 from meshstrap.kube.connect import Client
 from meshstrap.kube.errors import ApiUnreachable
 from meshstrap.mesh import proxy
+from meshstrap.mesh.errors import ProxyError
 from meshstrap.scenarios import access_lines, inside
 from meshstrap.scenarios.site import Clock, Site
 
@@ -22,27 +22,11 @@ REFUSED = "wget: server returned error: HTTP/1.1 503 Service Unavailable"
 UNKNOWN = "wget: bad address 'tomcat-svc:8080'"
 
 
-class Leap(Clock):
-    time = 0.0
-
-    @override
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.time, UTC)
-
-    @override
-    def seconds(self) -> float:
-        return self.time
-
-    @override
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-
-
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Site:
     pod = {"metadata": {"name": "busybox-1"}, "status": {"podIP": "10.0.0.1"}}
     monkeypatch.setattr(inside, "pods", lambda *_: [pod])
-    return Site(cast(Client, None), (), Path("nowhere"), clock=Leap())
+    return Site(cast(Client, None), (), Path("nowhere"), clock=clock)
 
 
 class Pod:
@@ -145,3 +129,47 @@ def test_a_counter_is_the_sum_of_all_proxies_and_none_where_one_does_not_show_it
     assert inside.counters(site, "y", "app=x", wanted) == {"retries": 3, "aborts": 3, "none": None}
     monkeypatch.setattr(inside, "pods", lambda *_: [])
     assert inside.counters(site, "y", "app=x", wanted) == dict.fromkeys(wanted)
+
+
+def test_a_pause_between_requests_is_the_clients_own(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Sequence[str]] = []
+
+    def execute(*arguments: Any, **_: Any) -> execution.Result:
+        asked.append(arguments[-1])
+        return execution.Result(0, "0\037page\036", "")
+
+    monkeypatch.setattr(execution, "execute", execute)
+    inside.send(site, CLIENT, ["http://web/"], pause=0.1)
+    assert "PAUSE=0.1" in asked[0] and 'sleep "$PAUSE"' in " ".join(asked[0])
+
+
+def test_how_proxies_treat_clusters_is_told_pod_by_pod(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {"configs": [{"cluster": {"name": "inbound|80||", "outlier_detection": {}}}]}
+    monkeypatch.setattr(proxy, "dump", lambda *_: shown)
+    declared: dict[str, dict[str, str]] = {"inbound|80||": {}}
+    said = "busybox-1: cluster inbound|80||: outlierDetection is on, declared nothing"
+    assert inside.cluster_differences(site, "shop", "app=web", declared) == [said]
+
+    def broken(*_: Any) -> Any:
+        raise ProxyError("shop/busybox-1: no JSON")
+
+    monkeypatch.setattr(proxy, "dump", broken)
+    assert inside.cluster_differences(site, "shop", "app=web", declared) == ["shop/busybox-1: no JSON"]
+    monkeypatch.setattr(inside, "pods", lambda *_: [])
+    assert inside.cluster_differences(site, "shop", "app=web", declared) == ["no ready pod shop/app=web"]
+
+
+def test_lines_of_a_program_that_makes_its_own_marks_are_found_by_its_run(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = (
+        '[2026-11-27T19:46:55.889Z] "GET /get?mark={mark} HTTP/1.1" 503 UO x{{overflow}} - "-" 0 81 0 - "-" "fortio"'
+        ' "id" "httpbin:8000" "-" inbound|80|| - 10.0.0.1:80 10.0.0.2:55466 - default'
+    )
+    text = "\n".join(line.format(mark=mark) for mark in ("run-1", "run-2", "runs-3", "other-4"))
+    monkeypatch.setattr(logs, "read", lambda *_, **__: text)
+    observed: dict[str, Any] = {"began": "2026-11-27T19:46:50+00:00", "run": "run"}
+    inside.read_lines(site, observed, {"server": ("shop", "app=web")})
+    assert sorted(observed["log"]["server"]) == ["run-1", "run-2"]
+    (seen,) = observed["log"]["server"]["run-1"]
+    assert (seen["code"], seen["flags"], seen["time"]) == (503, ["UO"], "2026-11-27T19:46:55.889Z")
