@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import urllib.request
 from collections import Counter
@@ -27,6 +29,8 @@ from meshstrap.lab.record import read
 APPLY = "Canary: two versions, split by weight"
 PROOF = "Canary: proof of the split"
 TABLE = "Verdicts"
+LADDER = "Canary: the ladder to 0/100 and back"
+VERIFY = ("verify", "--data", "scenario=canary")
 GONE = "Canary: gone"
 
 Deploy = Callable[..., Any]
@@ -99,7 +103,7 @@ def test_an_edit_by_hand_is_seen_fails_the_proof_and_is_put_back(deploy: Deploy,
     assert "50 -> 10" in dry.said
     assert weights(kubectl) == {"v1": 50, "v2": 50}, "--dry wrote"
 
-    verified = deploy("verify")
+    verified = deploy(*VERIFY)
     assert (verified.code, verified.failed) == (1, [TABLE])
     assert "canary: FAIL" in verified.said
     assert "Traceback" not in verified.said
@@ -116,8 +120,49 @@ def test_another_share_is_applied_and_proved(deploy: Deploy, kubectl: Callable[.
     assert (made.code, made.changed) == (0, [APPLY]), made.said
     assert weights(kubectl) == {"v1": 80, "v2": 20}
     # The site's own data say 10: that is what verify proves, and it must not pass.
-    assert deploy("verify").failed == [TABLE]
+    assert deploy(*VERIFY).failed == [TABLE]
     assert deploy("canary").code == 0
+
+
+def test_the_ladder_is_walked_with_requests_going_on_and_ends_as_declared(
+    deploy: Deploy, kubectl: Callable[..., str]
+) -> None:
+    made = deploy("canary", "--data", "canary_ladder=true")
+    assert (made.code, made.changed) == (0, [LADDER]), made.said
+    assert re.search(
+        r"canary_ladder: PASS: 80/20, 60/40, 40/60, 20/80, 0/100 proved, v1 away and back; \d+ requests across the"
+        r" switches, none failed",
+        made.said,
+    ), made.said
+    assert weights(kubectl) == {"v1": 90, "v2": 10}
+    again = deploy("canary")
+    assert (again.code, again.changed) == (0, []), again.said
+
+
+def test_a_ladder_that_is_killed_is_put_back_by_the_next_run(
+    deploy: Deploy, kubectl: Callable[..., str], checkout: Path, standing: Lab
+) -> None:
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / "pyinfra"), "inventory.py", "deploys/canary.py", "-y"]
+        + ["--data", "canary_ladder=true"],
+        cwd=checkout,
+        env={**os.environ, "MESHSTRAP_LAB": str(standing.directory), "MESHSTRAP_BUNDLE": str(standing.bundle)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while weights(kubectl) == {"v1": 90, "v2": 10}:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.2)
+    finally:
+        process.kill()
+        process.wait()
+    assert weights(kubectl) != {"v1": 90, "v2": 10}
+    made = deploy("canary")
+    assert (made.code, made.changed) == (0, [APPLY]), made.said
+    assert "canary: PASS" in made.said
+    assert weights(kubectl) == {"v1": 90, "v2": 10}
 
 
 @pytest.mark.parametrize("weight", ["abc", "10.5", "-1", "101", "true", "", "[10]"])
@@ -135,7 +180,7 @@ def test_a_share_that_is_none_is_refused_before_anything_runs(
 
 @pytest.mark.parametrize("weight", ["abc", "101", "10.5"])
 def test_a_proof_of_a_share_that_is_none_is_refused_without_a_traceback(deploy: Deploy, weight: str) -> None:
-    refused = deploy("verify", "--data", f"canary_weight={weight}")
+    refused = deploy(*VERIFY, "--data", f"canary_weight={weight}")
     assert refused.code == 1
     assert "canary_weight must be a whole number from 0 to 100" in refused.said
     assert "Starting operation" not in refused.said
@@ -156,7 +201,7 @@ def test_a_revision_has_its_own_label_on_the_namespace_and_the_other_one_goes(
         assert (made.code, made.changed) == (0, [APPLY]), made.said
         assert labels() == {"istio.io/rev": "1-31"}
         # The mesh config that counts is the revision's, which is not installed here.
-        verified = deploy("verify", *revision)
+        verified = deploy(*VERIFY, *revision)
         assert (verified.code, verified.failed) == (1, [TABLE])
         assert "ConfigMap istio-system/istio-1-31) is not there" in verified.said
     finally:
@@ -211,13 +256,13 @@ def test_without_a_proof_nothing_is_claimed(deploy: Deploy, checkout: Path) -> N
 
 
 def test_what_is_removed_is_gone_and_can_come_back(deploy: Deploy, kubectl: Callable[..., str]) -> None:
-    clean = deploy("clean")
+    clean = deploy("clean", "--data", "scenario=canary")
     assert (clean.code, clean.changed) == (0, [GONE]), clean.said
     assert "namespace/canary\n" not in kubectl("get", "namespaces", "-o", "name")
-    again = deploy("clean")
+    again = deploy("clean", "--data", "scenario=canary")
     assert (again.code, again.changed) == (0, [])
     # Istio stays, and without the objects the claim does not hold.
-    assert deploy("verify").failed == [TABLE]
+    assert deploy(*VERIFY).failed == [TABLE]
     made = deploy("canary")
     assert made.code == 0, made.said
     assert "canary: PASS" in made.said
