@@ -30,6 +30,7 @@ APPLY = "Canary: two versions, split by weight"
 PROOF = "Canary: proof of the split"
 TABLE = "Verdicts"
 LADDER = "Canary: the ladder to 0/100 and back"
+LADDER_DATA = ("--data", "canary_ladder=true")
 VERIFY = ("verify", "--data", "scenario=canary")
 GONE = "Canary: gone"
 
@@ -127,7 +128,7 @@ def test_another_share_is_applied_and_proved(deploy: Deploy, kubectl: Callable[.
 def test_the_ladder_is_walked_with_requests_going_on_and_ends_as_declared(
     deploy: Deploy, kubectl: Callable[..., str]
 ) -> None:
-    made = deploy("canary", "--data", "canary_ladder=true")
+    made = deploy("canary", *LADDER_DATA)
     assert (made.code, made.changed) == (0, [LADDER]), made.said
     assert re.search(
         r"canary_ladder: PASS: 80/20, 60/40, 40/60, 20/80, 0/100 proved, v1 away and back; \d+ requests across the"
@@ -143,8 +144,7 @@ def test_a_ladder_that_is_killed_is_put_back_by_the_next_run(
     deploy: Deploy, kubectl: Callable[..., str], checkout: Path, standing: Lab
 ) -> None:
     process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "pyinfra"), "inventory.py", "deploys/canary.py", "-y"]
-        + ["--data", "canary_ladder=true"],
+        [str(Path(sys.executable).parent / "pyinfra"), "inventory.py", "deploys/canary.py", "-y", *LADDER_DATA],
         cwd=checkout,
         env={**os.environ, "MESHSTRAP_LAB": str(standing.directory), "MESHSTRAP_BUNDLE": str(standing.bundle)},
         stdout=subprocess.DEVNULL,

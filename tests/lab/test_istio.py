@@ -131,7 +131,7 @@ def test_a_profile_without_gateway_takes_it_away_and_the_canary_refuses_by_name(
     assert set(objects("deployments", *IN_ISTIO)) == {"istiod"}
     assert set(objects("services", *IN_ISTIO)) == {"istiod"}
     assert deploy("istio", *minimal).changed == []
-    refused = deploy("verify", *minimal)
+    refused = deploy("verify", "--data", "scenario=canary", *minimal)
     assert refused.code == 1
     assert "INCONCLUSIVE" in refused.said
     assert (
