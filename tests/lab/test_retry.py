@@ -73,7 +73,7 @@ def test_a_refusal_from_another_cause_is_no_retry(deploy: Deploy, denied: None) 
 
 @pytest.fixture
 def no_nginx(kubectl: Kubectl) -> Iterator[None]:
-    """nobody is behind nginx-svc: 503 as well, of the client's own proxy."""
+    """Nobody is behind nginx-svc: 503 as well, of the client's own proxy."""
     kubectl("scale", "deployment/nginx", "-n", "retry", "--replicas=0")
     kubectl("wait", "--for=delete", "pod", "-l", "server=nginx", "-n", "retry", "--timeout=110s")
     yield
@@ -81,8 +81,7 @@ def no_nginx(kubectl: Kubectl) -> Iterator[None]:
     kubectl("rollout", "status", "deployment/nginx", "-n", "retry", "--timeout=110s")
 
 
-def test_a_503_without_nginx_is_no_retry(deploy: Deploy, no_nginx: None) -> None:
+def test_a_503_without_nginx_proves_nothing(deploy: Deploy, no_nginx: None) -> None:
     verified = deploy(*VERIFY)
     assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
-    assert re.search(r"retry: (FAIL|INCONCLUSIVE): ", verified.said), verified.said
-    assert "retry: PASS" not in verified.said
+    assert re.search(r"retry: INCONCLUSIVE: .*has no ready pod of nginx", verified.said), verified.said
