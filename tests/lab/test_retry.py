@@ -1,5 +1,5 @@
 """We test these aspects of retries on the lab: each attempt is counted; the second run changes nothing; a rule without
-`retryOn` and a refusal from another cause are told, and put back.
+`retryOn`, a refusal from another cause and a 503 without nginx are told, and put back.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def test_each_attempt_is_counted(applied: Any) -> None:
     said = applied.said
     assert "retry: PASS: each of 5 requests to nginx-svc was tried 4 times, 1 and 3 retries" in said
     assert "control: each of 5 requests to nginx-once (attempts 0) was tried once" in said
+    assert "control: each of 5 requests to nginx-svc/sound (the same rule, no abort) got 200 at the first try" in said
     assert re.search(r"attempts 3 without retryOn: tried 1 time on Istio 1\.31\.0 \(5 of 5\)", said), said
 
 
@@ -68,3 +69,19 @@ def test_a_refusal_from_another_cause_is_no_retry(deploy: Deploy, denied: None) 
     verified = deploy(*VERIFY)
     assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert re.search(r"retry: FAIL: 5 requests to nginx-svc got 403", verified.said), verified.said
+
+
+@pytest.fixture
+def no_nginx(kubectl: Kubectl) -> Iterator[None]:
+    """Nobody is behind nginx-svc: 503 as well, of the client's own proxy."""
+    kubectl("scale", "deployment/nginx", "-n", "retry", "--replicas=0")
+    kubectl("wait", "--for=delete", "pod", "-l", "server=nginx", "-n", "retry", "--timeout=110s")
+    yield
+    kubectl("scale", "deployment/nginx", "-n", "retry", "--replicas=1")
+    kubectl("rollout", "status", "deployment/nginx", "-n", "retry", "--timeout=110s")
+
+
+def test_a_503_without_nginx_proves_nothing(deploy: Deploy, no_nginx: None) -> None:
+    verified = deploy(*VERIFY)
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
+    assert re.search(r"retry: INCONCLUSIVE: .*has no ready pod of nginx", verified.said), verified.said

@@ -1,9 +1,10 @@
 """We test these aspects of the timeout on the lab: proved by the proxy's own clock; the second run changes nothing; a
-rule that is gone and a client without sidecar are told, and put back.
+rule that is gone, one on the wrong hop and a client without sidecar are told, and put back.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +45,19 @@ def test_a_rule_that_is_gone_is_told_and_put_back(deploy: Deploy, kubectl: Kubec
     verified = deploy(*VERIFY)
     assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "timeout: FAIL: the cluster does not hold what is declared: VirtualService/timeout/nginx-vs" in verified.said
+    made = deploy("timeout", "--data", "prove=false")
+    assert (made.code, made.changed) == (0, [APPLY]), made.said
+
+
+def test_a_timeout_on_the_wrong_hop_is_told_and_put_back(deploy: Deploy, kubectl: Kubectl) -> None:
+    """In one rule with the delay it is inert, and istioctl analyze says nothing."""
+    here = [{"op": "remove", "path": "/spec/http/0/timeout"}]
+    there = [{"op": "add", "path": "/spec/http/0/timeout", "value": "2s"}]
+    kubectl("patch", "virtualservice", "nginx-vs", "-n", "timeout", "--type=json", "-p", json.dumps(here))
+    kubectl("patch", "virtualservice", "tomcat-vs", "-n", "timeout", "--type=json", "-p", json.dumps(there))
+    verified = deploy(*VERIFY)
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
+    assert "timeout: FAIL: the cluster does not hold what is declared: VirtualService/timeout/" in verified.said
     made = deploy("timeout", "--data", "prove=false")
     assert (made.code, made.changed) == (0, [APPLY]), made.said
 

@@ -53,7 +53,7 @@ class TwoHops:
 
         Args:
             site: where.
-            numbers: for each Service how many requests, in this order.
+            numbers: for each Service, with a path or without, how many requests, in this order.
             counters: for each name of the answer the Service and the counter of its cluster.
 
         Returns:
@@ -82,7 +82,8 @@ class TwoHops:
         Args:
             site: where.
             observed: what `ask` gave; `log` and `pods_after` are set.
-            wanted: for each Service, and each role behind the client, how many lines a request to it leaves at least.
+            wanted: for each Service, and each role behind the client, how many lines a request to it leaves at least;
+                nginx's proxy writes as many of what nginx itself asks for.
 
         Returns:
             Whether every request that was answered has them: proxies write their logs at moments of their own.
@@ -90,6 +91,7 @@ class TwoHops:
         complete = inside.collect(site, observed, self.roles)
         return complete and all(
             len(inbound(observed, role, request["mark"])) >= number
+            and (role != "nginx" or len(onward(observed, role, request["mark"])) >= number)
             for request in observed["requests"]
             if request["status"] is not None
             for role, number in wanted[request["service"]].items()
@@ -105,3 +107,13 @@ class TwoHops:
 def inbound(series: Mapping[str, Any], role: str, mark: str) -> list[Mapping[str, Any]]:
     """Give the lines of what a role's proxies took in under a mark; what its pods asked for is logged there too."""
     return [line for line in series["log"][role].get(mark, []) if line["cluster"].startswith("inbound|")]
+
+
+def onward(series: Mapping[str, Any], role: str, mark: str) -> list[Mapping[str, Any]]:
+    """Give the lines of what a role's pods asked for under a mark, as their own proxies logged it."""
+    return [line for line in series["log"][role].get(mark, []) if line["cluster"].startswith("outbound|")]
+
+
+def flagged(line: Mapping[str, Any]) -> str:
+    """Say a line's flags and details as the log does."""
+    return f"{','.join(line['flags']) or '-'} {line['details']}"

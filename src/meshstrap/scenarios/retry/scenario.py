@@ -38,8 +38,8 @@ class Retry(Scenario):
     def claim(self, parameters: Mapping[str, Any]) -> str:
         """Say what becomes of a request."""
         return (
-            "a request to nginx-svc that gets 503 is tried again three times; one to nginx-once is not; and the"
-            " tutorial's rule, without retryOn, tries as often as this Istio's defaults say"
+            "a request to nginx-svc that gets 503 is tried again three times; one to nginx-once is not, nor"
+            " one that is answered; the tutorial's rule, without retryOn, tries as often as this Istio's defaults say"
         )
 
     @override
@@ -71,7 +71,7 @@ class Retry(Scenario):
 
     @override
     def probe(self, site: Site, parameters: Mapping[str, Any], series: Round) -> Observation:
-        """Ask the three Services of nginx."""
+        """Ask the three Services of nginx, and the first once more for what is not aborted."""
         return self.hops.ask(site, dict.fromkeys(judge.SERVICES, series.n), judge.COUNTERS)
 
     @override

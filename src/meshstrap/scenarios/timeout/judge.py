@@ -7,7 +7,7 @@ from typing import Any
 
 from meshstrap.evidence import plots
 from meshstrap.evidence.verdict import Verdict
-from meshstrap.scenarios.two_hops import inbound
+from meshstrap.scenarios.two_hops import flagged, inbound, onward
 from meshstrap.scenarios.witnesses import replaced, risen, sentences, weighed
 
 HASTY, PATIENT = "nginx-svc", "nginx-patient"
@@ -21,8 +21,8 @@ COUNTERS = {"timeouts": (HASTY, "upstream_rq_timeout")}
 
 RULE = (
     f"with the timeout: 504 for the client, one line with UT that took {LEAST} to {MOST} ms in its proxy's log, one at"
-    " nginx's, none at tomcat's, and the proxy's upstream_rq_timeout risen by as many at least; without it: 200 with"
-    f" tomcat's page after {0.95 * DELAY_MILLISECONDS:g} ms or more, one line in each log"
+    " nginx's that asks on and is delayed (DI), none at tomcat's, and the proxy's upstream_rq_timeout risen by as many"
+    f" at least; without it: 200 with tomcat's page after {0.95 * DELAY_MILLISECONDS:g} ms or more, a line in each log"
 )
 
 
@@ -49,6 +49,8 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
         elif lacks:
             gaps.setdefault(f"to {service} {lacks}", []).append(request["mark"])
     against, missing = list(sentences(failures)), list(sentences(gaps))
+    asked = {request["service"] for request in series["requests"]}
+    missing += [f"nothing was asked of {service}" for service in took if service not in asked]
     counted = risen(series)["timeouts"]
     if counted is None:
         missing.append("busybox's proxy shows no counter upstream_rq_timeout of nginx-svc")
@@ -67,7 +69,7 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
         rule=RULE,
         lines=(
             f"busybox's proxy: UT on each of their lines, and {counted} more in upstream_rq_timeout",
-            f"nginx had each of them, tomcat none: the delay of {DELAY_MILLISECONDS} ms outlived them",
+            f"nginx had each and asked on (DI), tomcat had none: the delay of {DELAY_MILLISECONDS} ms outlived them",
             f"control: {PATIENT}, the same pods without the timeout: 200, and one line at tomcat",
         )
         if sound
@@ -92,8 +94,9 @@ def _look(request: Mapping[str, Any], series: Mapping[str, Any]) -> tuple[str, s
     if not lines:
         return "", "left no line in the client's log", None
     line, milliseconds = lines[0], lines[0]["milliseconds"]
-    told = f"{','.join(line['flags']) or '-'} {line['details']}"
+    told = flagged(line)
     middle, end = len(inbound(series, "nginx", mark)), len(inbound(series, "tomcat", mark))
+    asked = onward(series, "nginx", mark)
     if line["code"] != request["status"]:
         return f"got {request['status']}, and {line['code']} by its proxy's log", "", milliseconds
     if milliseconds is None:
@@ -101,11 +104,17 @@ def _look(request: Mapping[str, Any], series: Mapping[str, Any]) -> tuple[str, s
     if middle > 1 or end > 1:
         return f"left {middle} lines at nginx and {end} at tomcat: it was tried again", "", milliseconds
     if request["service"] == HASTY:
-        return *_hasty(request, line, told, middle, end), milliseconds
-    return *_patient(request, told, middle, end, milliseconds), milliseconds
+        wrong, lacks = _hasty(request, line, told, end)
+    else:
+        wrong, lacks = _patient(request, told, end, milliseconds)
+    if not wrong and not (middle and asked):
+        return "", "left no line in nginx's log, of what it took in and what it asked for", milliseconds
+    if not wrong and not all("DI" in each["flags"] for each in asked):
+        return f"waited for nginx, whose own request was not delayed ({flagged(asked[0])})", "", milliseconds
+    return wrong, lacks, milliseconds
 
 
-def _hasty(request: Mapping[str, Any], line: Mapping[str, Any], told: str, middle: int, end: int) -> tuple[str, str]:
+def _hasty(request: Mapping[str, Any], line: Mapping[str, Any], told: str, end: int) -> tuple[str, str]:
     if request["status"] != 504:
         return f"got {request['status']} after {line['milliseconds']} ms ({told}), not 504", ""
     if "UT" not in line["flags"]:
@@ -114,15 +123,15 @@ def _hasty(request: Mapping[str, Any], line: Mapping[str, Any], told: str, middl
         return f"ended after {line['milliseconds']} ms, not {LEAST} to {MOST}", ""
     if end:
         return "reached tomcat, so that the delay is not what it waited for", ""
-    return "", "" if middle else "left no line in nginx's log"
+    return "", ""
 
 
-def _patient(request: Mapping[str, Any], told: str, middle: int, end: int, milliseconds: int) -> tuple[str, str]:
+def _patient(request: Mapping[str, Any], told: str, end: int, milliseconds: int) -> tuple[str, str]:
     if request["status"] != 200 or "Tomcat" not in request["body"]:
         return f"got {request['status']} after {milliseconds} ms ({told}), not tomcat's page", ""
     if milliseconds < 0.95 * DELAY_MILLISECONDS:
         return f"was answered after {milliseconds} ms: tomcat is not delayed by {DELAY_MILLISECONDS}", ""
-    return "", "" if middle and end else "left no line in nginx's or tomcat's log"
+    return "", "" if end else "left no line in tomcat's log"
 
 
 def _text(milliseconds: list[int]) -> str:
