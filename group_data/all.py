@@ -32,6 +32,10 @@ istio_values = {}
 ingress_node_port = 30191
 # Istio on a Kubernetes that it does not support.
 allow_unsupported_versions = False
+# For deploys/uninstall.py: "remove" takes Istio's CustomResourceDefinitions too, and every object of these kinds.
+istio_crds = "keep"
+# Namespaces whose Istio objects it may take though others made them.
+istio_discard = []
 # Namespace -> whether its pods get a sidecar.
 injection = {"default": True}
 
