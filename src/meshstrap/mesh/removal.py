@@ -1,8 +1,8 @@
 """What of a cluster is Istio's, how a version of it is taken off, and whose objects would go with it. Pure.
 
-`istioctl uninstall` finds by the labels that `istioctl install` puts: what was rendered by `manifest generate` lacks
-them in part (CustomResourceDefinitions, ClusterRoles), and of what istiod makes itself (ConfigMaps in every namespace)
-it knows nothing. So its command is run, and what it leaves is found by the rules here.
+`istioctl uninstall` finds by the labels that `istioctl install` puts; what was rendered by `manifest generate` lacks
+some of them, and of what istiod makes itself (ConfigMaps in every namespace) it knows nothing. So its command is run
+for what other installers left, and what stands afterwards is found by the rules here.
 Source: istio/istio operator/pkg/uninstall/prune.go, `GetPrunedResources`.
 """
 
@@ -63,9 +63,9 @@ def is_istios_kind(definition: Object) -> bool:
     return str(definition["spec"]["group"]).endswith(_GROUPS)
 
 
-def revisions(deployments: Iterable[Object], webhooks: Iterable[Object]) -> list[str]:
-    """List the revisions that control planes or injectors are there of, by name."""
-    found = {(item["metadata"].get("labels") or {}).get("istio.io/rev") for item in [*deployments, *webhooks]}
+def revisions(items: Iterable[Object]) -> list[str]:
+    """List the revisions that Deployments of istiod, or injectors' webhooks, are of."""
+    found = {(item["metadata"].get("labels") or {}).get("istio.io/rev") for item in items}
     return sorted(revision for revision in found if revision)
 
 

@@ -25,7 +25,7 @@ from meshstrap.kube.plan import Plan, plan
 from meshstrap.mesh import revision
 from meshstrap.mesh.errors import MeshError
 from meshstrap.mesh.proxy_config import refuse_incomparable
-from meshstrap.operations import api_server, istio, k8s, lint
+from meshstrap.operations import api_server, injection, istio, k8s, lint
 from meshstrap.operations.failure import executing, failure
 from meshstrap.scenarios import ingress
 from meshstrap.scenarios.engine import Scenario, prove, remains
@@ -64,7 +64,34 @@ def manifests(scenario: str, *, present: bool = True, force: bool = False, **arg
         )
     lint.refuse_mistakes(objects, found.manifests)
     _refuse_unknown_images(found, objects)
-    return k8s.manifests(objects=objects, owner=found.owner, prune=True, force=force, **arguments)
+    return _present(objects=objects, owner=found.owner, force=force, **arguments)
+
+
+@operation()
+def _present(*, objects: list[dict[str, Any]], owner: str, force: bool) -> Generator[PyinfraCommand, None, None]:
+    yield from k8s.manifests._inner(objects=objects, owner=owner, prune=True, force=force)
+    # Pods from before Istio, or of another revision, are as declared, and yet not of this mesh.
+    revisions = {
+        item["metadata"]["name"]: revision.injected(item["metadata"].get("labels", {}))
+        for item in objects
+        if item["kind"] == "Namespace"
+    }
+    try:
+        client = api_server.client(host)
+        if not set(revisions.values()) - {""} <= injection.injectors(client):
+            return
+        restart = {
+            ref: said
+            for namespace, wanted in revisions.items()
+            if wanted and query.get(client, "v1", "Namespace", namespace)
+            for ref, said in injection.look(client, namespace, wanted).restart.items()
+        }
+    except k8s.ERRORS:
+        return  # Said above already: nothing could be planned.
+    for ref, said in restart.items():
+        host.log(f"restarted   {ref} ({said})")
+    if restart:
+        yield k8s.command(lambda: injection.restart(client, restart))
 
 
 def proof(scenario: str, *, if_applied: bool = False, **arguments: Any) -> OperationMeta:

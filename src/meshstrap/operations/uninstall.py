@@ -151,7 +151,6 @@ def _look(client: Client, crds: str, discard: Sequence[str]) -> Found:
         for item in query.list(client, "v1", "ConfigMap", labels=removal.CONFIG_MAPS_LABEL)
         if item["metadata"]["namespace"] != gateway.NAMESPACE and item["metadata"]["name"] in removal.CONFIG_MAPS
     ]
-    webhooks = [item for item in rest if item["kind"] == "MutatingWebhookConfiguration"]
     definitions = [item for item in query.list(client, *_DEFINITION) if removal.is_istios_kind(item)]
     customs = [item for items in each(lambda one: _customs(client, one), definitions) for item in items]
     here = [item for item in customs if item["metadata"].get("namespace") == gateway.NAMESPACE]
@@ -160,7 +159,7 @@ def _look(client: Client, crds: str, discard: Sequence[str]) -> Found:
     return Found(
         labels=labels,
         sidecars=sidecars,
-        revisions=removal.revisions(istiods, webhooks),
+        revisions=removal.revisions([*istiods, *_webhooks(client)]),
         rest=[Ref.of(item) for item in rest],
         definitions=[Ref.of(item) for item in definitions] if crds == "remove" else [],
         namespace=query.get(client, "v1", "Namespace", gateway.NAMESPACE) is not None,
@@ -168,6 +167,12 @@ def _look(client: Client, crds: str, discard: Sequence[str]) -> Found:
         going=[str(Ref.of(item)) for item in going],
         standing=[str(Ref.of(item)) for item in customs if item not in going],
     )
+
+
+def _webhooks(client: Client) -> list[dict[str, Any]]:
+    """List the injectors; a revision without one is none to istioctl."""
+    kind = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
+    return query.list(client, *kind, labels="app=sidecar-injector")
 
 
 def _customs(client: Client, definition: Object) -> list[dict[str, Any]]:
@@ -222,15 +227,15 @@ def _take_off(of: Host, client: Client, found: Found, crds: str, discard: Sequen
     # Those that ask for a sidecar themselves would get it again as long as there is an injector.
     first = injection.concerned(client, None, lambda pod: injection.complaint(pod, ""))
     injection.restart(client, first.restart)
-    printed = _istioctl(of, found.revisions, crds)
+    printed = _istioctl(of, removal.revisions(_webhooks(client)), crds)
     later = injection.concerned(client, None, removal.bearing_sidecar)
     left = _look(client, crds, discard)
-    # Webhooks before the restart: one whose istiod is gone would refuse every pod.
-    delete(client, left.rest, timeout=_DELETE_SECONDS)
+    # Webhooks before the restart: one whose istiod is gone would refuse every pod. istiod makes its ConfigMaps again as
+    # long as it runs.
+    delete(client, [ref for ref in left.rest if ref.kind != "ConfigMap"], timeout=_DELETE_SECONDS)
     injection.restart(client, later.restart)
     delete(client, [Ref("v1", "Namespace", "", gateway.NAMESPACE)], timeout=_DELETE_SECONDS)
     delete(client, left.definitions, timeout=_DELETE_SECONDS)
-    # istiod made them as long as it ran.
     delete(client, _look(client, crds, discard).rest, timeout=_DELETE_SECONDS)
     _prove(of, client, crds, before, began, printed)
 
