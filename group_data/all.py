@@ -26,7 +26,10 @@ preflight_accept = []
 # --- Istio -----------------------------------------------------------------------------------------------------------
 istio_version = "1.31.0"
 istio_profile = "demo"
+# deploys/upgrade.py moves everything to another one.
 istio_revision = "default"
+# The tag of Istio's images where it is not istio_version.
+istio_tag = ""
 # Merged over meshstrap's own values.
 istio_values = {}
 ingress_node_port = 30191

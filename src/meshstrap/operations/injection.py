@@ -180,13 +180,14 @@ def complaint(pod: Object, revision: str) -> str:
         return "lacks its sidecar"
     if has and not wanted:
         return "should lose its sidecar"
-    held = _revision_of(pod)
+    held = revision_of(pod)
     if has and held and held != wanted:
         return f"has a sidecar of revision {held}, not {wanted}"
     return ""
 
 
-def _revision_of(pod: Object) -> str:
+def revision_of(pod: Object) -> str:
+    """Tell which revision's injector gave a pod its sidecar; empty where it does not say."""
     status = pod["metadata"].get("annotations", {}).get("sidecar.istio.io/status", "{}")
     try:
         return str(json.loads(status).get("revision", ""))
@@ -307,7 +308,10 @@ def _label(client: Client, each: Namespace) -> None:
 
 
 def restart(client: Client, workloads: Iterable[Ref]) -> None:
-    """Let workloads make their pods anew, as `kubectl rollout restart` does, and wait until they are ready."""
+    """Let workloads make their pods anew, as `kubectl rollout restart` does, and wait until the old ones are gone.
+
+    An old pod that takes its time to end is waited for no longer than a minute.
+    """
     workloads = list(workloads)
     annotations = {_RESTARTED: datetime.now(UTC).isoformat(timespec="seconds")}
     for ref in workloads:
@@ -319,6 +323,13 @@ def restart(client: Client, workloads: Iterable[Ref]) -> None:
             query={"fieldManager": "kubectl-rollout"},
         )
     wait_for(client, workloads, timeout=_SECONDS, progress=k8s.progress(host))
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while time.monotonic() < deadline and any(
+        "deletionTimestamp" in pod["metadata"]
+        for namespace in {ref.namespace for ref in workloads}
+        for pod in query.list(client, "v1", "Pod", namespace)
+    ):
+        time.sleep(0.5)
 
 
 def _prove(client: Client, revisions: Mapping[str, str]) -> None:

@@ -227,7 +227,7 @@ def _take_off(of: Host, client: Client, found: Found, crds: str, discard: Sequen
     # Those that ask for a sidecar themselves would get it again as long as there is an injector.
     first = injection.concerned(client, None, lambda pod: injection.complaint(pod, ""))
     injection.restart(client, first.restart)
-    printed = _istioctl(of, removal.revisions(_webhooks(client)), crds)
+    printed = run_istioctl(of, removal.revisions(_webhooks(client)), purge=crds == "remove")
     later = injection.concerned(client, None, removal.bearing_sidecar)
     left = _look(client, crds, discard)
     # Webhooks before the restart: one whose istiod is gone would refuse every pod. istiod makes its ConfigMaps again as
@@ -240,11 +240,16 @@ def _take_off(of: Host, client: Client, found: Found, crds: str, discard: Sequen
     _prove(of, client, crds, before, began, printed)
 
 
-def _istioctl(of: Host, revisions: Sequence[str], crds: str) -> list[str]:
-    """Run the version's own command for each control plane; give what it printed."""
+def run_istioctl(of: Host, revisions: Sequence[str], *, purge: bool = False) -> list[str]:
+    """Take control planes off by the version's own command; give what it printed.
+
+    Raises:
+        KubeError: istioctl failed, in its own words.
+
+    """
     asked = _run(of, f"exec {ISTIOCTL} version --remote=false --short")
     version = asked.strip().rpartition(" ")[2]
-    wanted: list[str | None] = [None] if crds == "remove" and revisions else [*revisions]
+    wanted: list[str | None] = [None] if purge and revisions else [*revisions]
     printed = []
     for revision in wanted:
         arguments = removal.command(version, revision)

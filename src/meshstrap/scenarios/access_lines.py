@@ -31,15 +31,22 @@ def read(
     Raises:
         KubeError: a pod's log cannot be read.
     """
-    since = datetime.fromisoformat(observed["began"]) - CLOCKS_APART
+    began = datetime.fromisoformat(observed["began"])
     marks = {request["mark"] for request in observed["requests"]}
     log: dict[str, list[dict[str, Any]]] = {}
     for name in pods:
-        text = logs.read(site.client, namespace, name, gateway.PROXY, since=since)
-        for mark, entries in access_log.by_mark(text.splitlines()).items():
+        for mark, lines in since(site, namespace, name, began).items():
             if mark in marks:
-                log.setdefault(mark, []).extend(_line(name, entry) for entry in entries)
+                log.setdefault(mark, []).extend(lines)
     return log
+
+
+def since(site: Site, namespace: str, pod: str, began: datetime) -> dict[str, list[dict[str, Any]]]:
+    """Read a pod's access-log lines of all marked requests since a moment; arguments and errors as in `read`."""
+    text = logs.read(site.client, namespace, pod, gateway.PROXY, since=began - CLOCKS_APART)
+    return {
+        mark: [_line(pod, entry) for entry in lines] for mark, lines in access_log.by_mark(text.splitlines()).items()
+    }
 
 
 def _line(pod: str, entry: access_log.Entry) -> dict[str, Any]:
