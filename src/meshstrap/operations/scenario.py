@@ -137,7 +137,7 @@ def _proof(*, scenario: str, if_applied: bool) -> Generator[PyinfraCommand, None
         if if_applied and not asked_for and query.get(client, "v1", "Namespace", found.namespace) is None:
             host.noop(f"{scenario} is not on the cluster, so there is nothing to prove")
             return
-        proved = prove(found, _data(), _site(client), image=_image)
+        proved = prove(found, _data(), site(client), image=_image)
     except (*k8s.ERRORS, OSError) as error:
         yield failure(f"{scenario}: INCONCLUSIVE: {error}")
         return
@@ -176,11 +176,12 @@ def _take_away(client: Client, planned: Plan, found: Scenario) -> None:
 
 
 def _prove_gone(client: Client, found: Scenario) -> None:
-    if left := remains(found, _site(client)):
+    if left := remains(found, site(client)):
         raise MeshError("\n".join(left))
 
 
-def _site(client: Client) -> Site:
+def site(client: Client) -> Site:
+    """Give what a proof gets to work with, as the host's data say."""
     reports = Path(str(host.data.get("reports", "reports")))
     return Site(client, _nodes(client), reports, _revision(), progress=_whisper)
 

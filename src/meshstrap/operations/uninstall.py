@@ -159,7 +159,7 @@ def _look(client: Client, crds: str, discard: Sequence[str]) -> Found:
     return Found(
         labels=labels,
         sidecars=sidecars,
-        revisions=removal.revisions([*istiods, *_webhooks(client)]),
+        revisions=removal.revisions([*istiods, *injectors(client)]),
         rest=[Ref.of(item) for item in rest],
         definitions=[Ref.of(item) for item in definitions] if crds == "remove" else [],
         namespace=query.get(client, "v1", "Namespace", gateway.NAMESPACE) is not None,
@@ -169,7 +169,7 @@ def _look(client: Client, crds: str, discard: Sequence[str]) -> Found:
     )
 
 
-def _webhooks(client: Client) -> list[dict[str, Any]]:
+def injectors(client: Client) -> list[dict[str, Any]]:
     """List the injectors; a revision without one is none to istioctl."""
     kind = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
     return query.list(client, *kind, labels="app=sidecar-injector")
@@ -227,7 +227,7 @@ def _take_off(of: Host, client: Client, found: Found, crds: str, discard: Sequen
     # Those that ask for a sidecar themselves would get it again as long as there is an injector.
     first = injection.concerned(client, None, lambda pod: injection.complaint(pod, ""))
     injection.restart(client, first.restart)
-    printed = run_istioctl(of, removal.revisions(_webhooks(client)), purge=crds == "remove")
+    printed = run_istioctl(of, removal.revisions(injectors(client)), purge=crds == "remove")
     later = injection.concerned(client, None, removal.bearing_sidecar)
     left = _look(client, crds, discard)
     # Webhooks before the restart: one whose istiod is gone would refuse every pod. istiod makes its ConfigMaps again as

@@ -31,21 +31,22 @@ def read(
     Raises:
         KubeError: a pod's log cannot be read.
     """
-    began = datetime.fromisoformat(observed["began"])
+    since = datetime.fromisoformat(observed["began"]) - CLOCKS_APART
     marks = {request["mark"] for request in observed["requests"]}
     log: dict[str, list[dict[str, Any]]] = {}
     for name in pods:
-        for mark, lines in since(site, namespace, name, began).items():
+        text = logs.read(site.client, namespace, name, gateway.PROXY, since=since)
+        for mark, lines in marked(name, text).items():
             if mark in marks:
                 log.setdefault(mark, []).extend(lines)
     return log
 
 
-def since(site: Site, namespace: str, pod: str, began: datetime) -> dict[str, list[dict[str, Any]]]:
-    """Read a pod's access-log lines of all marked requests since a moment; arguments and errors as in `read`."""
-    text = logs.read(site.client, namespace, pod, gateway.PROXY, since=began - CLOCKS_APART)
+def marked(pod: str, text: str) -> dict[str, list[dict[str, Any]]]:
+    """Give the lines of all marked requests in the log of a pod's proxy, by mark. Pure."""
     return {
-        mark: [_line(pod, entry) for entry in lines] for mark, lines in access_log.by_mark(text.splitlines()).items()
+        mark: [_line(pod, entry) for entry in entries]
+        for mark, entries in access_log.by_mark(text.splitlines()).items()
     }
 
 

@@ -17,11 +17,11 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from meshstrap.evidence.verdict import Verdict
-from meshstrap.kube import query
+from meshstrap.kube import logs, query
 from meshstrap.kube.errors import KubeError
 from meshstrap.mesh import access_log, gateway
 from meshstrap.scenarios import access_lines, http
@@ -37,6 +37,8 @@ _CONCURRENCY = 32
 _TIMEOUT_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
 _END_SECONDS = 30.0
+# Lines a look: far more than are written between two looks.
+_TAIL = 500
 
 
 class Sender:
@@ -74,7 +76,6 @@ class LogReader:
 
     def __init__(self, site: Site, run: str) -> None:
         self._site, self._run = site, run
-        self._began = site.clock.now()
         self._end = threading.Event()
         self.log: dict[str, dict[str, Any]] = {}
         self.twice: set[str] = set()
@@ -91,28 +92,29 @@ class LogReader:
         self._thread.join(_END_SECONDS)
 
     def _read_on(self) -> None:
-        since = self._began
         while not self._end.wait(_LOOK_SECONDS):
-            began = self._site.clock.now()
-            self.look(since)
-            since = began
+            self.look(tail=_TAIL)
 
-    def look(self, since: datetime | None = None) -> None:
-        """Read all gateways' lines that are not much older than a moment; those of pods that are ending too."""
+    def look(self, *, tail: int | None = None) -> None:
+        """Read all gateways' last lines, or all; those of pods that are ending too."""
         labels = ",".join(f"{key}={value}" for key, value in gateway.SELECTOR.items())
         with suppress(KubeError):
             pods = query.list(self._site.client, "v1", "Pod", gateway.NAMESPACE, labels=labels)
             for name in [pod["metadata"]["name"] for pod in pods]:
+                # One that is just gone is no trouble: what of its lines was not read is missed by the judge.
                 with suppress(KubeError):
-                    self._read(name, since or self._began)
+                    self._note(
+                        access_lines.marked(
+                            name, logs.read(self._site.client, gateway.NAMESPACE, name, gateway.PROXY, tail=tail)
+                        )
+                    )
 
-    def _read(self, pod: str, since: datetime) -> None:
-        for mark, lines in access_lines.since(self._site, gateway.NAMESPACE, pod, since).items():
+    def _note(self, found: Mapping[str, list[dict[str, Any]]]) -> None:
+        for mark, lines in found.items():
             if not mark.startswith(self._run):
                 continue
             for line in lines:
-                seen = self.log.setdefault(mark, line)
-                if seen["line"] != line["line"]:
+                if self.log.setdefault(mark, line)["line"] != line["line"]:
                     self.twice.add(mark)
 
 
@@ -194,7 +196,7 @@ def _pauses(observation: Mapping[str, Any]) -> list[str]:
         [request["at"] for request in observation["requests"] if request["at"] >= phases[0]["began"]]
         + [phases[0]["began"], phases[-1]["ended"]]
     )
-    longest = max(after - before for before, after in zip(times, times[1:], strict=False))
+    longest = max(after - before for before, after in pairwise(times))
     if longest > LONGEST_PAUSE_SECONDS:
         return [f"nothing was sent for {longest:.1f} s"]
     return []
@@ -213,7 +215,12 @@ def _proxies(observation: Mapping[str, Any]) -> list[str]:
 def _send(url: str, run: str, seconds: float) -> None:
     """Send until standard input ends, and print what became of each request."""
     end, out = threading.Event(), threading.Lock()
-    threading.Thread(target=lambda: (sys.stdin.read(), end.set()), daemon=True).start()
+
+    def listen() -> None:
+        sys.stdin.read()
+        end.set()
+
+    threading.Thread(target=listen, daemon=True).start()
 
     def one(index: int) -> None:
         mark, at = f"{run}-{index:06d}", time.time()
