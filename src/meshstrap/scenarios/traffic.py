@@ -9,6 +9,7 @@ pause in the traffic would hide what fails in it. Each is sent once, on a connec
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ MOST_SECONDS = 1800
 _CONCURRENCY = 32
 _TIMEOUT_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
+_START_SECONDS = 30.0
 _END_SECONDS = 30.0
 # Lines a look: far more than are written between two looks.
 _TAIL = 500
@@ -49,13 +51,23 @@ class Sender:
         self.requests: list[dict[str, Any]] = []
 
     def __enter__(self) -> Sender:
-        """Begin to send."""
+        """Begin to send, and wait for the first answer.
+
+        Raises:
+            KubeError: nothing came back in time.
+        """
         self._replies = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, self._url, self._run, str(MOST_SECONDS)],
             stdin=subprocess.PIPE,
             stdout=self._replies,
         )
+        deadline = time.monotonic() + _START_SECONDS
+        while os.fstat(self._replies.fileno()).st_size == 0:
+            if time.monotonic() > deadline or self._process.poll() is not None:
+                self.__exit__()
+                raise KubeError(f"no request to {self._url} came back within {_START_SECONDS:g} s; nothing was touched")
+            time.sleep(0.1)
         return self
 
     def __exit__(self, *_: object) -> None:
