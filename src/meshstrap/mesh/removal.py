@@ -94,8 +94,6 @@ def foreign(items: Iterable[Object], discard: Collection[str]) -> list[str]:
         if OWNER_LABEL not in (item["metadata"].get("labels") or {})
         and item["metadata"].get("namespace") not in discard
         and not is_istios(item)
-        # The API server's and istiod's own, which come back in every namespace.
-        and item["metadata"]["name"] not in ("default", *CONFIG_MAPS)
     )
 
 

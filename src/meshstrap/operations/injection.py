@@ -307,6 +307,18 @@ def _label(client: Client, each: Namespace) -> None:
         client.request("POST", client.resource("v1", "Namespace").path(), body=body)
 
 
+def immovable(client: Client, workloads: Iterable[Ref]) -> dict[Ref, str]:
+    """Say of workloads why a restart would not replace their pods; those that it would are left out."""
+    found = {}
+    for ref in workloads:
+        spec = (query.get(client, ref.api_version, ref.kind, ref.name, ref.namespace) or {}).get("spec", {})
+        if spec.get("paused"):
+            found[ref] = "is paused (kubectl rollout resume)"
+        elif spec.get("updateStrategy", {}).get("type") == "OnDelete":
+            found[ref] = "replaces its pods only when they are deleted (updateStrategy OnDelete)"
+    return found
+
+
 def restart(client: Client, workloads: Iterable[Ref]) -> None:
     """Let workloads make their pods anew, as `kubectl rollout restart` does, and wait until the old ones are gone.
 

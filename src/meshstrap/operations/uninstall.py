@@ -49,6 +49,7 @@ class Found:
     Args:
         labels: for each namespace the labels that decide on injection.
         sidecars: workloads to restart, pods that nobody can restart, and Jobs' pods at work.
+        immovable: those of the workloads that a restart does not give new pods, and why.
         revisions: of control planes and injectors.
         rest: objects of Istio outside its namespace, without CustomResourceDefinitions.
         definitions: its CustomResourceDefinitions, where they shall go.
@@ -60,6 +61,7 @@ class Found:
 
     labels: dict[str, list[str]]
     sidecars: injection.Concerned
+    immovable: dict[Ref, str]
     revisions: list[str]
     rest: list[Ref]
     definitions: list[Ref]
@@ -159,6 +161,7 @@ def _look(client: Client, crds: str, discard: Sequence[str]) -> Found:
     return Found(
         labels=labels,
         sidecars=sidecars,
+        immovable=injection.immovable(client, sidecars.restart),
         revisions=removal.revisions([*istiods, *injectors(client)]),
         rest=[Ref.of(item) for item in rest],
         definitions=[Ref.of(item) for item in definitions] if crds == "remove" else [],
@@ -191,6 +194,7 @@ def _blocked(found: Found) -> list[str]:
         f"{pod} {said}: a restart would kill its work. Wait for its end, or delete the Job"
         for pod, said in found.sidecars.jobs.items()
     ]
+    lines += [f"{ref} {said}, so its pods would keep their sidecars" for ref, said in found.immovable.items()]
     if found.others:
         namespaces = sorted({name.split("/")[1] for name in found.others})
         lines += [f"{name} is not ours, and would go" for name in found.others]

@@ -164,6 +164,8 @@ def _look(client: Client, objects: Sequence[Object], revision: str) -> Found:
         for pod, said in each.stuck.items()
     ]
     moved = {each.name for each in namespaces}
+    immovable = injection.immovable(client, [ref for each in namespaces for ref in each.restart])
+    blocked += [f"{ref} {said}, so its pods would keep the old sidecar" for ref, said in immovable.items()]
     held = injection.concerned(client, None, lambda pod: _held_by(pod, old))
     blocked += [
         f"{ref} asks for its sidecar by a label of its own ({said}): let its pods ask for istio.io/rev={revision}"

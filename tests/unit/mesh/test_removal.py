@@ -63,6 +63,7 @@ def test_others_objects_are_named_unless_their_namespace_is_given_up() -> None:
     neighbour = item("Deployment", "kiali", "istio-system")
     istiod = item("Deployment", "istiod", "istio-system", operator_istio_io__component="Pilot")
     every = [ours, theirs, neighbour, istiod]
+    assert removal.foreign([item("PeerAuthentication", "default", "istio-system")], []) != []
     assert removal.foreign(every, []) == ["Deployment/istio-system/kiali", "VirtualService/shop/web"]
     assert removal.foreign(every, ["shop"]) == ["Deployment/istio-system/kiali"]
     assert removal.foreign(every, ["shop", "istio-system"]) == []
