@@ -17,6 +17,7 @@ if "leader" in host.groups:
         profile=host.data.istio_profile,
         ingress_node_port=host.data.ingress_node_port,
         revision=host.data.istio_revision,
+        tag=host.data.istio_tag,
         values=host.data.istio_values,
         allow_unsupported_versions=host.data.allow_unsupported_versions,
         force=host.data.force,

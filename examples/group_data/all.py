@@ -29,7 +29,10 @@ preflight_accept = []
 # --- Istio -----------------------------------------------------------------------------------------------------------
 istio_version = "1.31.0"
 istio_profile = "demo"
+# deploys/upgrade.py moves everything to another one.
 istio_revision = "default"
+# The tag of Istio's images where it is not istio_version.
+istio_tag = ""
 # Merged over meshstrap's own values. A bundle whose proxy is upstream Envoy (`meshstrap lab build` makes such) needs:
 #   {"telemetry": {"enabled": False},
 #    "pilot": {"env": {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false"}}}
@@ -37,6 +40,10 @@ istio_values = {}
 ingress_node_port = 30191
 # Istio on a Kubernetes that it does not support.
 allow_unsupported_versions = False
+# For deploys/uninstall.py: "remove" takes Istio's CustomResourceDefinitions too, and every object of these kinds.
+istio_crds = "keep"
+# Namespaces whose Istio objects it may take though others made them.
+istio_discard = []
 # Namespace -> whether its pods get a sidecar.
 injection = {"default": True}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 DEFAULT = "default"
 
@@ -38,6 +39,16 @@ def injection_labels(revision: str) -> dict[str, str | None]:
         "istio-injection": "enabled" if revision == DEFAULT else None,
         "istio.io/rev": revision if revision not in ("", DEFAULT) else None,
     }
+
+
+def injected(labels: Mapping[str, str]) -> str:
+    """Tell which revision's sidecar a namespace's labels ask for; empty for none. Of both labels the older one wins.
+
+    Source: istio/istio manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml.
+    """
+    if "istio-injection" in labels:
+        return DEFAULT if labels["istio-injection"] == "enabled" else ""
+    return labels.get("istio.io/rev", "")
 
 
 def mesh_config(revision: str) -> str:

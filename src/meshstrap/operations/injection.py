@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -41,6 +41,15 @@ _RESTARTED = "kubectl.kubernetes.io/restartedAt"
 _ROLLED = ("DaemonSet", "Deployment", "StatefulSet")
 _SECONDS = 300.0
 _SETTLE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Concerned:
+    """Whom a change of sidecars concerns: workloads to restart, pods nobody can restart, and Jobs' pods at work."""
+
+    restart: dict[Ref, str]
+    stuck: dict[str, str]
+    jobs: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -97,22 +106,22 @@ def namespaces(
 def _namespaces(*, revisions: Mapping[str, str]) -> Generator[PyinfraCommand, None, None]:
     try:
         client = api_server.client(host)
-        absent = sorted({revision for revision in revisions.values() if revision} - _injectors(client))
+        absent = sorted({revision for revision in revisions.values() if revision} - injectors(client))
         if absent and executing():
             yield failure(
                 f"no injector of Istio revision {', '.join(absent)} is in the cluster, so a label would do nothing; "
                 "run deploys/istio.py, or name a revision that is there"
             )
             return
-        found = [_look(client, namespace, revision) for namespace, revision in revisions.items()]
+        found = [look(client, namespace, revision) for namespace, revision in revisions.items()]
     except k8s.ERRORS as error:
         yield k8s.unplanned(error)
         return
     for each in found:
-        _show(each)
+        show(each)
     if any(each.changes for each in found):
-        yield k8s.command(lambda: _make_so(client, found, revisions))
-    elif stuck := _stuck_words(found):
+        yield k8s.command(lambda: make_so(client, found, revisions))
+    elif stuck := stuck_words(found):
         yield failure(stuck)
     else:
         host.noop("every pod has its sidecar, or none, as declared")
@@ -171,13 +180,14 @@ def complaint(pod: Object, revision: str) -> str:
         return "lacks its sidecar"
     if has and not wanted:
         return "should lose its sidecar"
-    held = _revision_of(pod)
+    held = revision_of(pod)
     if has and held and held != wanted:
         return f"has a sidecar of revision {held}, not {wanted}"
     return ""
 
 
-def _revision_of(pod: Object) -> str:
+def revision_of(pod: Object) -> str:
+    """Tell which revision's injector gave a pod its sidecar; empty where it does not say."""
     status = pod["metadata"].get("annotations", {}).get("sidecar.istio.io/status", "{}")
     try:
         return str(json.loads(status).get("revision", ""))
@@ -185,42 +195,52 @@ def _revision_of(pod: Object) -> str:
         return ""
 
 
-def _injectors(client: Client) -> set[str]:
+def injectors(client: Client) -> set[str]:
     """List the revisions, and tags of revisions, that an injector answers for."""
     kind = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
     labels = [item["metadata"].get("labels", {}) for item in query.list(client, *kind, labels="app=sidecar-injector")]
     return {each[key] for each in labels for key in ("istio.io/rev", "istio.io/tag") if key in each}
 
 
-def _look(client: Client, name: str, revision: str) -> Namespace:
+def look(client: Client, name: str, revision: str) -> Namespace:
+    """Tell what a namespace needs so that its pods have a revision's sidecar; of none where `revision` is empty."""
     namespace = query.get(client, "v1", "Namespace", name)
     if namespace is None:
         return Namespace(name, False, label_changes({}, revision), {}, {})
-    restart, stuck = _concerned(client, name, revision)
-    return Namespace(name, True, label_changes(namespace["metadata"].get("labels", {}), revision), restart, stuck)
+    found = concerned(client, name, lambda pod: complaint(pod, revision))
+    labels = label_changes(namespace["metadata"].get("labels", {}), revision)
+    # A Job's pod ends by itself; the next one is made as the label says.
+    return Namespace(name, True, labels, found.restart, found.stuck)
 
 
-def _concerned(client: Client, namespace: str, revision: str) -> tuple[dict[Ref, str], dict[str, str]]:
-    """Find the workloads whose pods are not as wanted, and the pods that no workload makes anew."""
+def concerned(client: Client, namespace: str | None, complain: Callable[[Object], str]) -> Concerned:
+    """Find the workloads whose pods are not as wanted, and the pods that no workload makes anew.
+
+    Args:
+        client: connection to the cluster.
+        namespace: where to look; None for all of them but Istio's own and those that Istio never injects into.
+        complain: says of a pod in what it is not as wanted; empty when it is.
+
+    """
     pods = [pod for pod in query.list(client, "v1", "Pod", namespace) if _runs(pod)]
-    wrong = [(pod, complaint(pod, revision)) for pod in pods]
+    wrong = [(pod, complain(pod)) for pod in pods if namespace or pod["metadata"]["namespace"] not in NEVER]
     wrong = [(pod, said) for pod, said in wrong if said]
+    found = Concerned({}, {}, {})
     if not wrong:
-        return {}, {}
+        return found
     sets = {item["metadata"]["uid"]: item for item in query.list(client, "apps/v1", "ReplicaSet", namespace)}
-    restart: dict[Ref, str] = {}
-    stuck: dict[str, str] = {}
     for pod, said in wrong:
+        name, where = pod["metadata"]["name"], pod["metadata"]["namespace"]
         owner = _controller(pod)
         if owner and owner["kind"] == "ReplicaSet" and owner["uid"] in sets:
             owner = _controller(sets[owner["uid"]])
         if owner and owner["kind"] in _ROLLED:
-            ref = Ref(owner["apiVersion"], owner["kind"], namespace, owner["name"])
-            restart[ref] = f"Pod {pod['metadata']['name']} {said}"
-        # A Job's pod ends by itself; the next one is made as the label says.
-        elif not owner or owner["kind"] != "Job":
-            stuck[f"Pod {namespace}/{pod['metadata']['name']}"] = said
-    return dict(sorted(restart.items())), stuck
+            found.restart[Ref(owner["apiVersion"], owner["kind"], where, owner["name"])] = f"Pod {name} {said}"
+        elif owner and owner["kind"] == "Job":
+            found.jobs[f"Pod {where}/{name}"] = f"of Job {owner['name']} is at work and {said}"
+        else:
+            found.stuck[f"Pod {where}/{name}"] = said
+    return Concerned(dict(sorted(found.restart.items())), found.stuck, found.jobs)
 
 
 def _runs(pod: Object) -> bool:
@@ -233,7 +253,8 @@ def _controller(item: Object) -> Mapping[str, Any] | None:
     return next((owner for owner in owners if owner.get("controller")), None)
 
 
-def _show(each: Namespace) -> None:
+def show(each: Namespace) -> None:
+    """List what a namespace's injection changes."""
     if each.labels and (each.exists or any(each.labels.values())):
         host.log(f"{'configured' if each.exists else 'created':<11} Namespace/{each.name}")
         for key, value in each.labels.items():
@@ -244,7 +265,8 @@ def _show(each: Namespace) -> None:
         host.log(f"{pod} {said}, and no workload makes it anew", logger.warning)
 
 
-def _stuck_words(found: Iterable[Namespace]) -> str:
+def stuck_words(found: Iterable[Namespace | Concerned]) -> str:
+    """Say which pods nobody makes anew; empty for none."""
     return "\n".join(
         f"{pod} {said}; no Deployment, StatefulSet or DaemonSet makes it: delete it and make it anew"
         for each in found
@@ -252,51 +274,85 @@ def _stuck_words(found: Iterable[Namespace]) -> str:
     )
 
 
-def _make_so(client: Client, found: Iterable[Namespace], revisions: Mapping[str, str]) -> None:
+def make_so(client: Client, found: Iterable[Namespace], revisions: Mapping[str, str]) -> None:
+    """Set the labels, restart what they concern, and prove it by the pods.
+
+    Raises:
+        KubeError: a workload is not ready in time, or a pod is not as wanted.
+
+    """
     restarted: list[Ref] = []
     for each in found:
         _label(client, each)
-        for ref in each.restart:
-            _restart(client, ref)
-            restarted.append(ref)
-    wait_for(client, restarted, timeout=_SECONDS, progress=k8s.progress(host))
+        restarted += each.restart
+    restart(client, restarted)
     _prove(client, revisions)
+
+
+def label(client: Client, namespace: str, labels: Mapping[str, str | None]) -> None:
+    """Set labels of a namespace that is there; None removes one."""
+    path = client.resource("v1", "Namespace").path(None, namespace)
+    patch = {"metadata": {"labels": labels}}
+    client.request("PATCH", path, body=patch, content_type=_MERGE_PATCH, query={"fieldManager": "meshstrap"})
 
 
 def _label(client: Client, each: Namespace) -> None:
     if not each.labels:
         return
     if each.exists:
-        path = client.resource("v1", "Namespace").path(None, each.name)
-        patch = {"metadata": {"labels": each.labels}}
-        client.request("PATCH", path, body=patch, content_type=_MERGE_PATCH, query={"fieldManager": "meshstrap"})
+        label(client, each.name, each.labels)
     elif any(each.labels.values()):
         labels = {key: value for key, value in each.labels.items() if value}
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": each.name, "labels": labels}}
         client.request("POST", client.resource("v1", "Namespace").path(), body=body)
 
 
-def _restart(client: Client, ref: Ref) -> None:
-    """Let a workload make its pods anew, as `kubectl rollout restart` does."""
+def immovable(client: Client, workloads: Iterable[Ref]) -> dict[Ref, str]:
+    """Say of workloads why a restart would not replace their pods; those that it would are left out."""
+    found = {}
+    for ref in workloads:
+        spec = (query.get(client, ref.api_version, ref.kind, ref.name, ref.namespace) or {}).get("spec", {})
+        if spec.get("paused"):
+            found[ref] = "is paused (kubectl rollout resume)"
+        elif spec.get("updateStrategy", {}).get("type") == "OnDelete":
+            found[ref] = "replaces its pods only when they are deleted (updateStrategy OnDelete)"
+    return found
+
+
+def restart(client: Client, workloads: Iterable[Ref]) -> None:
+    """Let workloads make their pods anew, as `kubectl rollout restart` does, and wait until the old ones are gone.
+
+    An old pod that takes its time to end is waited for no longer than a minute.
+    """
+    workloads = list(workloads)
     annotations = {_RESTARTED: datetime.now(UTC).isoformat(timespec="seconds")}
-    client.request(
-        "PATCH",
-        client.resource(ref.api_version, ref.kind).path(ref.namespace, ref.name),
-        body={"spec": {"template": {"metadata": {"annotations": annotations}}}},
-        content_type=_MERGE_PATCH,
-        query={"fieldManager": "kubectl-rollout"},
-    )
+    for ref in workloads:
+        client.request(
+            "PATCH",
+            client.resource(ref.api_version, ref.kind).path(ref.namespace, ref.name),
+            body={"spec": {"template": {"metadata": {"annotations": annotations}}}},
+            content_type=_MERGE_PATCH,
+            query={"fieldManager": "kubectl-rollout"},
+        )
+    wait_for(client, workloads, timeout=_SECONDS, progress=k8s.progress(host))
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while time.monotonic() < deadline and any(
+        "deletionTimestamp" in pod["metadata"]
+        for namespace in {ref.namespace for ref in workloads}
+        for pod in query.list(client, "v1", "Pod", namespace)
+    ):
+        time.sleep(0.5)
 
 
 def _prove(client: Client, revisions: Mapping[str, str]) -> None:
     """Look at the pods again; what a rollout leaves behind may take a moment to go."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
-        found = [_look(client, namespace, revision) for namespace, revision in revisions.items()]
+        found = [look(client, namespace, revision) for namespace, revision in revisions.items()]
         wrong = [f"{ref}: {said}" for each in found for ref, said in each.restart.items()]
         if not wrong or time.monotonic() > deadline:
             break
         time.sleep(1)
-    stuck = _stuck_words(found)
+    stuck = stuck_words(found)
     if wrong or stuck:
         raise KubeError("\n".join([*wrong, *([stuck] if stuck else [])]))

@@ -39,6 +39,7 @@ _GENERATE_SECONDS = 60
 _NO_ISTIOCTL = 66
 # The images' tag and what istioctl says of itself.
 _VERSION = re.compile(r"\d+\.\d+\.\d+([-+.][\w.-]+)?")
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
 # The ports of the ingress gateway's Service in each profile. Helm replaces lists, so all of them must be given with the
 # one that is pinned. Source: istio/istio manifests/charts/gateways/istio-ingress/values.yaml, helm-profiles/demo.yaml.
@@ -88,6 +89,7 @@ def control_plane(
     profile: str = "default",
     ingress_node_port: int = 30191,
     revision: str = revisions.DEFAULT,
+    tag: str = "",
     values: Mapping[str, Any] | None = None,
     allow_unsupported_versions: bool = False,
     force: bool = False,
@@ -95,10 +97,11 @@ def control_plane(
 ) -> OperationMeta:
     """Make Istio's control plane and gateways stand as declared. Runs on a control plane node.
 
-    + version: Istio's, the same as the node's istioctl and as the images' tags
+    + version: Istio's, the same as the node's istioctl
     + profile: `demo`, `default` or `minimal` (no gateway)
     + ingress_node_port: node port of the ingress gateway's port 80, from 30000 to 32767
     + revision: `default`, or the name of a revision
+    + tag: the images' tag where it is not the version
     + values: Helm values, merged over what this operation sets (`meshConfig` among them)
     + allow_unsupported_versions: whether Istio may stand on a Kubernetes that it does not support
     + force: whether fields that another program holds (an earlier `istioctl install`) are taken from it
@@ -110,7 +113,7 @@ def control_plane(
         istio.control_plane("1.31.0", name="Istio's control plane and gateways", profile="demo")
     """
     # Bad data is refused while the deploy is read: with -y the generator below is not run before it executes.
-    spec = operator(version, profile, ingress_node_port, revision, {} if values is None else values)
+    spec = operator(version, profile, ingress_node_port, revision, {} if values is None else values, tag)
     for key, value in (("allow_unsupported_versions", allow_unsupported_versions), ("force", force)):
         if not isinstance(value, bool):
             raise OperationValueError(f"{key} must be true or false, not {value!r}")
@@ -118,7 +121,7 @@ def control_plane(
         version=version,
         spec=spec,
         node_port=ingress_node_port if PORTS[profile] else None,
-        owner=OWNER if revision == revisions.DEFAULT else f"{OWNER}-{revision}",
+        owner=owner_of(revision),
         allow_unsupported=allow_unsupported_versions,
         force=force,
         **arguments,
@@ -146,7 +149,7 @@ def _control_plane(
                 )
             )
             return
-        objects = manifest_files.load(_generated(host, version, spec))
+        objects = rendered(host, version, spec)
     except (*k8s.ERRORS, ValueError) as error:
         if not executing() and isinstance(error, api_server.NoCluster | IstioctlMissing):
             host.log(f"created     Istio {version}, profile {spec['spec']['profile']} ({_first_line(error)})")
@@ -154,7 +157,12 @@ def _control_plane(
         else:
             yield k8s.unplanned(error)
         return
-    yield from k8s.manifests._inner([_NAMESPACE, *map(without_nulls, objects)], owner=owner, prune=True, force=force)
+    yield from k8s.manifests._inner(objects, owner=owner, prune=True, force=force)
+
+
+def owner_of(revision: str) -> str:
+    """Name the set that a revision's objects are."""
+    return OWNER if revision == revisions.DEFAULT else f"{OWNER}-{revision}"
 
 
 def gateway(profile: str, **arguments: Any) -> OperationMeta:
@@ -183,15 +191,18 @@ def _gateway(*, profile: str) -> Generator[PyinfraCommand, None, None]:
 _NAMESPACE: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ingress.NAMESPACE}}
 
 
-def operator(version: str, profile: str, node_port: int, revision: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def operator(
+    version: str, profile: str, node_port: int, revision: str, values: Mapping[str, Any], tag: str = ""
+) -> dict[str, Any]:
     """Build the IstioOperator document that istioctl renders.
 
     Args:
-        version: tag of the images.
+        version: Istio's.
         profile: one of `PORTS`.
         node_port: of the ingress gateway's port 80.
         revision: `default` for none.
         values: Helm values that are merged over ours.
+        tag: of the images; empty for the version.
 
     Raises:
         OperationValueError: a value that cannot be used; names the data key.
@@ -212,6 +223,8 @@ def operator(version: str, profile: str, node_port: int, revision: str, values: 
         raise OperationValueError(
             f"ingress_node_port must be a whole number from {NODE_PORTS[0]} to {NODE_PORTS[-1]}, not {node_port!r}"
         )
+    if not isinstance(tag, str) or not (tag == "" or _TAG.fullmatch(tag)):
+        raise OperationValueError(f"istio_tag must be a tag of Istio's images, or empty for istio_version, not {tag!r}")
     if not isinstance(values, Mapping):
         raise OperationValueError(f"istio_values must be Helm values, keys and values, not {values!r}")
     # The default revision's name is empty in the charts; defaultRevision makes the webhook that validates what
@@ -219,7 +232,7 @@ def operator(version: str, profile: str, node_port: int, revision: str, values: 
     spec: dict[str, Any] = {
         "profile": profile,
         "hub": "docker.io/istio",
-        "tag": version,
+        "tag": tag or version,
         "meshConfig": MESH_CONFIG,
         "values": system.merge({"defaultRevision": revision}, values),
     }
@@ -262,6 +275,17 @@ def _holder(client: Client, node_port: int) -> str:
         if node_port in held and name != f"{ingress.NAMESPACE}/{ingress.SERVICE}":
             return name
     return ""
+
+
+def rendered(of: Host, version: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Have the node's istioctl render the objects; Istio's namespace is the first.
+
+    Raises:
+        KubeError: it cannot; IstioctlMissing where there is none of this version.
+
+    """
+    objects = manifest_files.load(_generated(of, version, spec))
+    return [_NAMESPACE, *map(without_nulls, objects)]
 
 
 def _generated(of: Host, version: str, spec: dict[str, Any]) -> str:

@@ -107,6 +107,7 @@ def _istio(data: Mapping[str, Any], lock: Lock, store: Store) -> list[Use]:
         data.get("ingress_node_port", 30191),
         data.get("istio_revision", "default"),
         data.get("istio_values") or {},
+        data.get("istio_tag", ""),
     )
     found = sorted({program.version for program in lock.programs if program.name == "istioctl"})
     if not found:

@@ -28,7 +28,7 @@ from meshstrap.kube.plan import Plan, plan
 from meshstrap.kube.wait import wait
 from meshstrap.mesh import cluster_config, proxy_config, revision
 from meshstrap.mesh.errors import MeshError
-from meshstrap.operations import api_server, istio, k8s, lint
+from meshstrap.operations import api_server, injection, istio, k8s, lint
 from meshstrap.operations.failure import executing, failure
 from meshstrap.scenarios import ingress
 from meshstrap.scenarios.canary import ladder as canary_ladder
@@ -76,7 +76,34 @@ def manifests(scenario: str, *, present: bool = True, force: bool = False, **arg
         )
     lint.refuse_mistakes(objects, found.manifests)
     _refuse_unknown_images(found, objects)
-    return k8s.manifests(objects=objects, owner=found.owner, prune=True, force=force, **arguments)
+    return _present(objects=objects, owner=found.owner, force=force, **arguments)
+
+
+@operation()
+def _present(*, objects: list[dict[str, Any]], owner: str, force: bool) -> Generator[PyinfraCommand, None, None]:
+    yield from k8s.manifests._inner(objects=objects, owner=owner, prune=True, force=force)
+    # Pods from before Istio, or of another revision, are as declared, and yet not of this mesh.
+    revisions = {
+        item["metadata"]["name"]: revision.injected(item["metadata"].get("labels", {}))
+        for item in objects
+        if item["kind"] == "Namespace"
+    }
+    try:
+        client = api_server.client(host)
+        if not set(revisions.values()) - {""} <= injection.injectors(client):
+            return
+        restart = {
+            ref: said
+            for namespace, wanted in revisions.items()
+            if wanted and query.get(client, "v1", "Namespace", namespace)
+            for ref, said in injection.look(client, namespace, wanted).restart.items()
+        }
+    except k8s.ERRORS:
+        return  # Said above already: nothing could be planned.
+    for ref, said in restart.items():
+        host.log(f"restarted   {ref} ({said})")
+    if restart:
+        yield k8s.command(lambda: injection.restart(client, restart))
 
 
 def proof(scenario: str, *, if_applied: bool = False, **arguments: Any) -> OperationMeta:
@@ -144,7 +171,7 @@ def _climb() -> None:
     proved = canary_ladder.climb(
         found,
         _data(),
-        _site(client),
+        site(client),
         apply=stand,
         image=_image,
         say=lambda line: host.log(line, logger.info),
@@ -212,7 +239,7 @@ def _proof(*, scenario: str, if_applied: bool) -> Generator[PyinfraCommand, None
             host.noop(f"{scenario} is not on the cluster, so there is nothing to prove")
             return
         began = time.monotonic()
-        proved = prove(found, _data(), _site(client), image=_image)
+        proved = prove(found, _data(), site(client), image=_image)
     except (*k8s.ERRORS, OSError) as error:
         yield from _fail(scenario, Outcome.INCONCLUSIVE, str(error), 0.0)
         return
@@ -262,11 +289,12 @@ def _take_away(client: Client, planned: Plan, found: Scenario) -> None:
 
 
 def _prove_gone(client: Client, found: Scenario) -> None:
-    if left := remains(found, _site(client)):
+    if left := remains(found, site(client)):
         raise MeshError("\n".join(left))
 
 
-def _site(client: Client) -> Site:
+def site(client: Client) -> Site:
+    """Give what a proof gets to work with, as the host's data say."""
     reports = Path(str(host.data.get("reports", "reports")))
     return Site(client, _nodes(client), reports, _revision(), progress=_whisper)
 

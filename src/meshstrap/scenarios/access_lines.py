@@ -38,10 +38,18 @@ def read(
     log: dict[str, list[dict[str, Any]]] = {}
     for name in pods:
         text = logs.read(site.client, namespace, name, gateway.PROXY, since=since)
-        for mark, entries in access_log.by_mark(text.splitlines()).items():
+        for mark, lines in marked(name, text).items():
             if mark in marks or (prefix and mark.startswith(prefix)):
-                log.setdefault(mark, []).extend(_line(name, entry) for entry in entries)
+                log.setdefault(mark, []).extend(lines)
     return log
+
+
+def marked(pod: str, text: str) -> dict[str, list[dict[str, Any]]]:
+    """Give the lines of all marked requests in the log of a pod's proxy, by mark. Pure."""
+    return {
+        mark: [_line(pod, entry) for entry in entries]
+        for mark, entries in access_log.by_mark(text.splitlines()).items()
+    }
 
 
 def _line(pod: str, entry: access_log.Entry) -> dict[str, Any]:

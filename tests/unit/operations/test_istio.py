@@ -113,3 +113,15 @@ def test_values_that_are_no_mapping_are_refused(values: Any) -> None:
 def test_keys_without_a_value_are_left_out_at_any_depth() -> None:
     rendered = {"metadata": {"annotations": None, "name": "x"}, "spec": {"a": [{"b": None, "c": 0}], "d": {}}}
     assert istio.without_nulls(rendered) == {"metadata": {"name": "x"}, "spec": {"a": [{"c": 0}], "d": {}}}
+
+
+def test_the_images_have_a_tag_of_their_own_only_when_told() -> None:
+    assert spec()["tag"] == "1.31.0"
+    assert spec(tag="1.31.0-again")["tag"] == "1.31.0-again"
+
+
+@pytest.mark.parametrize("tag", [1.31, None, True, "a b", "-a", "docker.io/istio/pilot:1"])
+def test_a_tag_that_is_none_is_refused_by_name_and_value(tag: object) -> None:
+    with pytest.raises(OperationValueError, match=r"^istio_tag must be ") as refusal:
+        spec(tag=tag)
+    assert repr(tag) in str(refusal.value)
