@@ -29,6 +29,7 @@ _THRESHOLDS = {
 }
 _NO_LIMIT = 4294967295
 _PER_CONNECTION = "http.maxRequestsPerConnection"
+_IDLE = "http.idleTimeout"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Field of outlierDetection -> Envoy's.
 _ERRORS = {"consecutive5xxErrors": "consecutive_5xx", "consecutiveGatewayErrors": "consecutive_gateway_failure"}
@@ -61,12 +62,16 @@ def declared_policy(rule: Mapping[str, Any]) -> Policy:
         f"{part}.{key}": value for part in ("tcp", "http") for key, value in policy.get(_POOL, {}).get(part, {}).items()
     }
     unknown |= {f"{_POOL}.{key}" for key in set(policy.get(_POOL, {})) - {"tcp", "http"}}
-    unknown |= {f"{_POOL}.{key}" for key in set(flat) - {*_THRESHOLDS, _PER_CONNECTION}}
+    unknown |= {f"{_POOL}.{key}" for key in set(flat) - {*_THRESHOLDS, _PER_CONNECTION, _IDLE}}
     outlier = policy.get(_OUTLIER, {})
     unknown |= {f"{_OUTLIER}.{key}" for key in set(outlier) - {*_ERRORS, *_TIMES, *_PERCENT}}
     if unknown:
         raise ValueError(f"{name}: cannot compare {', '.join(sorted(unknown))}")
-    said = {f"{_POOL}.{key}": str(value) for key, value in flat.items() if value}
+    said = {
+        f"{_POOL}.{key}": f"{seconds(value):g} s" if key == _IDLE else str(value)
+        for key, value in flat.items()
+        if value
+    }
     if _OUTLIER in policy:
         said[_OUTLIER] = "on"
         for key, value in outlier.items():
@@ -162,8 +167,11 @@ def _held_pool(cluster: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if threshold.get(key, _NO_LIMIT) != _NO_LIMIT:
                 yield f"{_POOL}.{path}", str(threshold[key])
     options = cluster.get("typed_extension_protocol_options", {}).get(_HTTP_OPTIONS, {})
-    if requests := options.get("common_http_protocol_options", {}).get("max_requests_per_connection"):
+    common = options.get("common_http_protocol_options", {})
+    if requests := common.get("max_requests_per_connection"):
         yield f"{_POOL}.{_PER_CONNECTION}", str(requests)
+    if idle := common.get("idle_timeout"):
+        yield f"{_POOL}.{_IDLE}", f"{seconds(idle):g} s"
 
 
 def _held_outlier(cluster: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -70,6 +70,13 @@ def test_recorded_sidecars_hold_what_is_shipped() -> None:
             ],
         ),
         (
+            {"connectionPool": {"http": POOL["http"] | {"idleTimeout": "90s"}}},
+            [
+                "connectionPool.http.idleTimeout is not set, declared 90 s",
+                "connectionPool.tcp.maxConnections is 1, declared nothing",
+            ],
+        ),
+        (
             {"connectionPool": POOL, "outlierDetection": {"interval": "1s"}},
             ["outlierDetection is not set, declared on", "outlierDetection.interval is not set, declared 1 s"],
         ),
@@ -133,7 +140,7 @@ def test_subsets_without_a_policy_of_their_own_change_nothing() -> None:
         (rule({"loadBalancer": {"simple": "RANDOM"}}), "trafficPolicy.loadBalancer"),
         (rule({"portLevelSettings": []}), "trafficPolicy.portLevelSettings"),
         (rule({"connectionPool": {"tcp": {"connectTimeout": "1s"}}}), "connectionPool.tcp.connectTimeout"),
-        (rule({"connectionPool": {"http": {"idleTimeout": "1s"}}}), "connectionPool.http.idleTimeout"),
+        (rule({"connectionPool": {"http": {"h2UpgradePolicy": "UPGRADE"}}}), "connectionPool.http.h2UpgradePolicy"),
         (rule({"outlierDetection": {"minHealthPercent": 50}}), "outlierDetection.minHealthPercent"),
         (rule({}, exportTo=["*"]), "exportTo"),
         (rule({}, subsets=[{"name": "v1", "trafficPolicy": {}}]), "subsets.trafficPolicy"),

@@ -12,7 +12,8 @@ from meshstrap.evidence.verdict import Verdict
 from meshstrap.kube import proxy, query
 from meshstrap.kube.errors import KubeError
 from meshstrap.mesh import gateway
-from meshstrap.scenarios import ingress
+from meshstrap.mesh.cluster_config import at_the_server, declared_policy
+from meshstrap.scenarios import ingress, inside
 from meshstrap.scenarios.canary import judge
 from meshstrap.scenarios.engine import Object, Observation, Round, Scenario, declared
 from meshstrap.scenarios.parameters import whole_number
@@ -20,6 +21,7 @@ from meshstrap.scenarios.site import Site
 
 # Each pod is asked this often in the control: once could be luck if a pod answered for both.
 CONTROL_REQUESTS = 3
+INBOUND = f"inbound|{judge.PORT}||"
 
 
 class Canary(Scenario):
@@ -63,12 +65,18 @@ class Canary(Scenario):
 
     @override
     def differences(self, site: Site, objects: list[Object]) -> list[str]:
-        """Compare each gateway's routes with the VirtualService and its endpoints with the subsets' ready pods."""
+        """Compare each gateway's routes, its endpoints with the subsets' ready pods, and the clusters of both sides."""
         endpoints = {
             cluster: {f"{pod['status']['podIP']}:{judge.PORT}" for pod in self._pods(site, subset)}
             for cluster, subset in judge.ARMS.items()
         }
-        return ingress.differences(site, declared(objects, "VirtualService"), [declared(objects, "Service")], endpoints)
+        policy = declared_policy(declared(objects, "DestinationRule"))
+        gateways = ",".join(f"{key}={value}" for key, value in gateway.SELECTOR.items())
+        return [
+            *ingress.differences(site, declared(objects, "VirtualService"), [declared(objects, "Service")], endpoints),
+            *inside.cluster_differences(site, gateway.NAMESPACE, gateways, dict.fromkeys(judge.ARMS, policy)),
+            *inside.cluster_differences(site, self.namespace, "apply=canary", {INBOUND: at_the_server(policy)}),
+        ]
 
     @override
     def control(self, site: Site, objects: list[Object]) -> Observation:
