@@ -151,19 +151,21 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
         elif mark not in log:
             gaps.setdefault("left no line in a gateway's access log", []).append(mark)
     against = [*sentences(failures), *(f"mark {mark} has two lines" for mark in observation["twice"])]
-    against += _proxies(observation)
+    proxies, wrong = observation["sidecars"], _proxies(observation)
+    against += wrong
     against += [f"{what} of the old revision is still there" for what in observation["left"]]
     missing = [*sentences(gaps), *_pauses(observation)]
-    if not observation["sidecars"]:
+    if not proxies:
         missing.append("no pod has a sidecar, so none was moved")
+    failed = sum(map(len, failures.values()))
     gateways = sorted({line["pod"] for line in log.values()})
     longest = max((request["milliseconds"] for request in requests), default=0)
     return weighed(
         against,
         missing,
-        summary=f"not one of {len(requests)} requests failed (the slowest took {longest} ms);"
-        f" {len(observation['sidecars'])} proxies are of revision {observation['revision']}, and nothing of the old is"
-        " left",
+        summary=f"{failed or 'not one'} of {len(requests)} requests failed (the slowest took {longest} ms);"
+        f" {len(proxies) - len(wrong)} proxies are of revision {observation['revision']}"
+        f"{f', {len(wrong)} are not' if wrong else ''}, and {len(observation['left']) or 'nothing'} of the old is left",
         rule="every request, one each 50 ms from the first step to the last, answered with 200 by one of the canary's"
         " versions, and logged with 200 once by a gateway; no pause of more than"
         f" {LONGEST_PAUSE_SECONDS:g} s; every proxy of the new revision and image",
@@ -174,7 +176,7 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
                 for phase in observation["phases"]
             ),
         ],
-        numbers={"requests": len(requests), "failed": sum(map(len, failures.values())), "slowest_ms": longest},
+        numbers={"requests": len(requests), "failed": failed, "slowest_ms": longest},
     )
 
 

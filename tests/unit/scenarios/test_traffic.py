@@ -93,6 +93,18 @@ def test_what_contradicts_it_fails(honest: dict[str, Any], forge: Forgery, said:
     assert said in verdict.summary
 
 
+def test_a_verdict_of_failure_counts_what_failed(honest: dict[str, Any]) -> None:
+    seen = copy.deepcopy(honest)
+    refused(seen)
+    sidecar_of_the_old(seen)
+    verdict = judge(seen)
+    assert verdict.numbers["failed"] == 1
+    assert any(
+        line.startswith("1 of 785 requests failed") and "3 proxies are of revision 1-31-again, 1 are not" in line
+        for line in verdict.lines
+    )
+
+
 def no_line(seen: dict[str, Any]) -> None:
     del seen["log"][seen["requests"][400]["mark"]]
 
