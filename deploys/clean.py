@@ -14,6 +14,7 @@ if "leader" in host.groups:
     scenario.manifests("canary", present=False, name="Canary: gone")
     scenario.manifests("circuit_breaker", present=False, name="Circuit breaker: gone")
     scenario.manifests("fault", present=False, name="Fault: gone")
+    scenario.manifests("injection", present=False, name="Injection: gone")
     scenario.manifests("mirror", present=False, name="Mirror: gone")
     scenario.manifests("outlier_ejection", present=False, name="Outlier ejection: gone")
     scenario.manifests("retry", present=False, name="Retry: gone")

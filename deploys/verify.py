@@ -12,6 +12,7 @@ if "leader" in host.groups:
     scenario.proof("canary", if_applied=True, name="Canary: proof of the split")
     scenario.proof("circuit_breaker", if_applied=True, name="Circuit breaker: proof of the overflow")
     scenario.proof("fault", if_applied=True, name="Fault: proof of the faults")
+    scenario.proof("injection", if_applied=True, name="Injection: proof by pods and requests")
     scenario.proof("mirror", if_applied=True, name="Mirror: proof of the copies")
     scenario.proof("outlier_ejection", if_applied=True, name="Outlier ejection: proof of ejection and return")
     scenario.proof("retry", if_applied=True, name="Retry: proof of the attempts")

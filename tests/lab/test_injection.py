@@ -49,15 +49,16 @@ spec:
 Objects = Callable[..., dict[str, dict[str, Any]]]
 
 
-def data(wanted: bool | str, namespace: str = NAMESPACE) -> tuple[str, str]:
-    return "--data", f"injection={json.dumps({namespace: wanted})}"
+def data(wanted: bool | str, namespace: str = NAMESPACE) -> tuple[str, ...]:
+    return "--data", f"injection={json.dumps({namespace: wanted})}", "--data", "prove=false"
 
 
 @pytest.fixture(scope="module")
 def workloads(deploy: Callable[..., Any], standing: Any, kubectl: Callable[..., str]) -> Iterator[None]:
     """A namespace whose workloads run since before any label."""
-    made = deploy("istio")
-    assert made.code == 0, made.said
+    for name in ("istio", "injection"):
+        made = deploy(name)
+        assert made.code == 0, made.said
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
     kubectl("create", "namespace", NAMESPACE)
     kubectl("apply", *IN, "-f", "-", stdin=WORKLOADS)
@@ -155,3 +156,54 @@ def test_bad_data_is_refused_before_anything_runs(deploy: Callable[..., Any], st
     assert refused.code == 1
     assert "injection" in refused.said
     assert "Starting operation" not in refused.said
+
+
+PROOF = "Injection: proof by pods and requests"
+TABLE = "Verdicts"
+VERIFY = ("verify", "--data", "scenario=injection")
+SCENARIO = ("-n", "injection")
+
+
+def test_who_has_a_sidecar_is_proved_by_pods_and_requests(deploy: Callable[..., Any], standing: Any) -> None:
+    made = deploy("injection")
+    assert made.code == 0, made.said
+    assert (
+        "injection: PASS: client-in and server-in have a sidecar (native), client-out and server-out none; 12 of 12"
+        " requests were answered" in made.said
+    )
+    again = deploy("injection")
+    assert (again.code, again.changed) == (0, []), again.said
+
+
+def test_a_pod_that_lost_its_sidecar_is_told(deploy: Callable[..., Any], kubectl: Callable[..., str]) -> None:
+    rollout = ("rollout", "status", "deployment/server-in", *SCENARIO, "--timeout=110s")
+    kubectl("label", "namespace", "injection", "istio-injection-")
+    kubectl("rollout", "restart", "deployment/server-in", *SCENARIO)
+    kubectl(*rollout)
+    kubectl("label", "namespace", "injection", "istio-injection=enabled")
+    verified = deploy(*VERIFY)
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
+    assert "has no sidecar, though its namespace asks for one" in verified.said
+    kubectl("rollout", "restart", "deployment/server-in", *SCENARIO)
+    kubectl(*rollout)
+    assert deploy(*VERIFY).code == 0
+
+
+def test_a_sidecar_put_in_by_hand_is_one(
+    standing: Any, on_node: Callable[..., Any], kubectl: Callable[..., str], objects: Objects
+) -> None:
+    """`istioctl kube-inject`, in a namespace that asks for nothing."""
+    kubectl("delete", "namespace", "by-hand", "--ignore-not-found", "--timeout=100s")
+    kubectl("create", "namespace", "by-hand")
+    try:
+        manifest = WORKLOADS.split("---")[0]
+        script = f"KUBECONFIG=/etc/kubernetes/admin.conf istioctl kube-inject -n by-hand -f - <<'EOF'\n{manifest}\nEOF"
+        injected = on_node(standing, "control-1", script, timeout=60)
+        assert injected.returncode == 0, injected.stderr
+        kubectl("apply", "-n", "by-hand", "-f", "-", stdin=injected.stdout)
+        kubectl("rollout", "status", "deployment/web", "-n", "by-hand", "--timeout=110s")
+        (pod,) = objects("pods", "-n", "by-hand").values()
+        spec = pod["spec"]
+        assert "istio-proxy" in [each["name"] for each in [*spec["containers"], *spec.get("initContainers", [])]]
+    finally:
+        kubectl("delete", "namespace", "by-hand", "--wait=false")

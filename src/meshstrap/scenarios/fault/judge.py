@@ -37,7 +37,7 @@ EXPECTED = {
 
 RULE = (
     "aborted: 503 for the client, one line with FI and no upstream in its proxy's log, none in the server's; delayed:"
-    f" 200, one line with DI that took {AT_LEAST:g} ms and more while the server took less than half, one line"
+    f" 200, one line with DI that took {AT_LEAST:g} ms and more, not counting what the server took, one line"
     " at the server; spared: 200 without flag or delay, one line in each log; at 100 % every request has its fault, in"
     " the control none; the proxy's counters rose by as many at least"
 )
@@ -178,7 +178,8 @@ def _fate(status: int, line: Mapping[str, Any], there: list[Mapping[str, Any]]) 
     if took < AT_LEAST:
         return fate, f"has the flag DI and took only {took} ms", ""
     server = line["upstream_milliseconds"]
-    if server is None or server >= DELAY_MILLISECONDS / 2:
+    # A busy server may take long too: what is left of the time is the delay.
+    if server is None or took - server < AT_LEAST:
         return fate, f"took {took} ms, of which the server took {server}: not the fault's delay", ""
     return fate, "", ""
 
