@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from meshstrap.lab.directory import Lab
+
 APPLY = "Canary: two versions, split by weight"
 TABLE = "Verdicts"
 VERIFY = ("verify", "--data", "scenario=canary")
@@ -79,6 +81,25 @@ def test_a_pod_without_room_is_told_with_the_schedulers_reason(deploy: Deploy, k
     assert (failed.code, failed.failed) == (1, [APPLY]), failed.said
     assert "Deployment/canary/appv2" in failed.said and "unschedulable" in failed.said.lower(), failed.said
     assert "Traceback" not in failed.said
+
+
+@pytest.fixture
+def walled_off(standing: Lab, on_node: Callable[..., Any]) -> Iterator[None]:
+    """A firewall between the operator and worker-1's NodePort; the nodes reach each other."""
+    rule = "PREROUTING -s ${SSH_CONNECTION%% *} -p tcp --dport 30191 -j DROP"
+    built = on_node(standing, "worker-1", f"iptables -t raw -I {rule}")
+    assert built.returncode == 0, built.stderr
+    yield
+    assert on_node(standing, "worker-1", f"iptables -t raw -D {rule}").returncode == 0
+
+
+def test_a_node_port_behind_a_firewall_is_asked_from_the_nodes(deploy: Deploy, walled_off: None) -> None:
+    verified = deploy(*VERIFY)
+    assert verified.code == 0, verified.said
+    assert "canary: PASS" in verified.said
+    assert re.search(
+        r"worker-1: http://\S+:30191 cannot be reached from here \(.*\); asked from control-1 instead", verified.said
+    ), verified.said
 
 
 def test_two_people_prove_at_once(deploy: Deploy) -> None:

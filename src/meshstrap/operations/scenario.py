@@ -5,20 +5,25 @@ A scenario's parameters are flat data of the host (`canary_weight`), so that `--
 
 from __future__ import annotations
 
+import atexit
 import re
 import time
 from collections import Counter
 from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import OperationValueError
 from pyinfra.api.operation import OperationMeta, operation
+from pyinfra.connectors.local import LocalConnector
 from pyinfra.context import host, inventory
 
-from meshstrap import scenarios
+from meshstrap import scenarios, transport
 from meshstrap.bundle import check, lock, reference
 from meshstrap.evidence.verdict import Outcome
 from meshstrap.facts.k8s import nodes
@@ -40,6 +45,11 @@ from meshstrap.scenarios.site import Node, Site
 # By host: those whose deploy ends with a table, and for each scenario proved in this run outcome, summary and seconds.
 _tables: set[str] = set()
 _made: dict[str, dict[str, tuple[Outcome, str, float]]] = {}
+
+# By node, how it is reached in this run; and the ports that lead to those that are not reached directly.
+_detours: dict[str, Node] = {}
+_open = ExitStack()
+atexit.register(_open.close)
 
 # A step of the ladder changes weights, or one Deployment's replicas.
 _STEP_SECONDS = 120.0
@@ -171,7 +181,7 @@ def _climb() -> None:
     proved = canary_ladder.climb(
         found,
         _data(),
-        site(client),
+        _within_reach(site(client), found),
         apply=stand,
         image=_image,
         say=lambda line: host.log(line, logger.info),
@@ -239,7 +249,7 @@ def _proof(*, scenario: str, if_applied: bool) -> Generator[PyinfraCommand, None
             host.noop(f"{scenario} is not on the cluster, so there is nothing to prove")
             return
         began = time.monotonic()
-        proved = prove(found, _data(), site(client), image=_image)
+        proved = prove(found, _data(), _within_reach(site(client), found), image=_image)
     except (*k8s.ERRORS, OSError) as error:
         yield from _fail(scenario, Outcome.INCONCLUSIVE, str(error), 0.0)
         return
@@ -297,6 +307,36 @@ def site(client: Client) -> Site:
     """Give what a proof gets to work with, as the host's data say."""
     reports = Path(str(host.data.get("reports", "reports")))
     return Site(client, _nodes(client), reports, _revision(), progress=_whisper)
+
+
+def _within_reach(site: Site, found: Scenario) -> Site:
+    """Have nodes whose NodePort cannot be reached from here asked by way of this host, over its ssh connection.
+
+    A firewall between operator and nodes is no fault of the mesh; that people will not get through it is said.
+    """
+    if not ingress.needs_gateway(_objects(found)) or isinstance(host.connector, LocalConnector):
+        return site
+    return replace(site, nodes=tuple(_reachable(site, node) for node in site.nodes))
+
+
+def _reachable(site: Site, node: Node) -> Node:
+    if node.name in _detours:
+        return _detours[node.name]
+    found = node
+    # Without a gateway nothing answers from anywhere, and the proof's preflight says so.
+    if ingress.gateway_pods(site) and (error := ingress.out_of_reach(site, node)):
+        there = urlsplit(ingress.base_url(site, replace(node, url=None)))
+        port = _open.enter_context(transport.tunnel(host, (str(there.hostname), there.port or 80)))
+        round_about = replace(node, url=f"http://127.0.0.1:{port}", by=host.name)
+        if not ingress.out_of_reach(site, round_about):
+            found = round_about
+            host.log(
+                f"{node.name}: {ingress.base_url(site, node)} cannot be reached from here ({error}); asked from"
+                f" {host.name} instead. People here will not reach it either: let the firewall pass that port",
+                logger.warning,
+            )
+    _detours[node.name] = found
+    return found
 
 
 def _asked_for() -> str:

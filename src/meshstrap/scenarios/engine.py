@@ -57,6 +57,7 @@ class Proof:
     verdict: Verdict
     report: Path
     try_it: str
+    way: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -66,6 +67,7 @@ class Proof:
             *(f"  {line}" for line in self.verdict.lines),
             f"  judged by: {self.verdict.rule}",
             f"  evidence: {self.report}",
+            *([f"  way: {self.way}"] if self.way else []),
             *([f"  try it: {self.try_it}"] if self.try_it else []),
         ]
 
@@ -132,6 +134,11 @@ class Scenario(ABC):
     def try_it(self, observation: Observation) -> str:
         """Give the command with which a person can look at what was proved; empty for none. Pure."""
         return ""
+
+    def way(self, site: Site, objects: list[Object]) -> str:
+        """Follow a request on its way to the pods, as it is read from the live cluster; empty where there is none."""
+        rules = [item for item in objects if item["kind"] == "VirtualService" and ingress.needs_gateway([item])]
+        return ingress.way(site, rules[0]) if rules else ""
 
     @property
     def manifests(self) -> Path:
@@ -209,7 +216,17 @@ def prove(
         "observation": observation,
     }
     path = report.write(site.reports, scenario.name, content, at=started)
-    return Proof(scenario.name, verdict, path, scenario.try_it(observation) if verdict.passed else "")
+    if not verdict.passed:
+        return Proof(scenario.name, verdict, path, "")
+    return Proof(scenario.name, verdict, path, scenario.try_it(observation), _way(scenario, site, objects))
+
+
+def _way(scenario: Scenario, site: Site, objects: list[Object]) -> str:
+    """Give the way for people; that it cannot be read takes nothing from a proof."""
+    try:
+        return scenario.way(site, objects)
+    except (KubeError, MeshError) as error:
+        return f"cannot be read: {error}"
 
 
 def _phases(
@@ -352,7 +369,7 @@ class _Phases:
 def _surroundings(site: Site, scenario: Scenario) -> dict[str, Any]:
     """Note where it was proved: nodes, versions, the images that ran with their digests, and the events around it."""
     found: dict[str, Any] = {
-        "nodes": [{"name": node.name, "address": node.address, "url": node.url} for node in site.nodes]
+        "nodes": [{"name": node.name, "address": node.address, "url": node.url, "by": node.by} for node in site.nodes]
     }
     try:
         found["kubernetes"] = site.client.version()

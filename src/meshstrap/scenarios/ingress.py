@@ -17,13 +17,23 @@ import yaml
 from meshstrap.kube import query
 from meshstrap.mesh import access_log, gateway, proxy, revision
 from meshstrap.mesh.errors import GatewayError, ProxyError
-from meshstrap.mesh.proxy_config import ENDPOINTS, ROUTES, endpoint_differences, origins, route_differences
+from meshstrap.mesh.proxy_config import (
+    ENDPOINTS,
+    ROUTES,
+    endpoint_differences,
+    held_endpoints,
+    held_routes,
+    origins,
+    route_differences,
+)
 from meshstrap.scenarios import access_lines, http
 from meshstrap.scenarios.site import Node, Site
 
 NETWORKING = "networking.istio.io/v1beta1"
 # Enough to keep a small mesh busy, few enough that neither a 2-core node nor the client becomes the bottleneck.
 CONCURRENCY = 8
+# A node port that answers does so at once; a firewall that drops says nothing for ever.
+REACH_SECONDS = 3.0
 # Beyond this a series is stopped; what was not sent is noted as such.
 SERIES_SECONDS = 60.0
 
@@ -51,6 +61,56 @@ def base_url(site: Site, node: Node) -> str:
     if service is None:
         raise GatewayError(f"there is no Service {gateway.NAMESPACE}/{gateway.SERVICE}; run deploys/istio.py")
     return f"http://{node.address}:{gateway.node_port(service)}"
+
+
+def out_of_reach(site: Site, node: Node) -> str:
+    """Say why the gateway's NodePort on a node cannot be reached from here; empty when it answers, whatever it says.
+
+    Raises:
+        GatewayError, KubeError: as `base_url`.
+    """
+    return http.get(base_url(site, node) + "/", timeout=REACH_SECONDS).error
+
+
+def way(site: Site, virtual_service: Mapping[str, Any]) -> str:
+    """Follow a request as the gateway would send it: from the first node's port to the pods.
+
+    Read from the live Service of the gateway, and from the routes and endpoints that its first pod holds.
+
+    Args:
+        site: where.
+        virtual_service: whose routes are followed.
+
+    Raises:
+        GatewayError, ProxyError, KubeError: it cannot be read.
+    """
+    pods, metadata = gateway_pods(site), virtual_service["metadata"]
+    if not pods or not site.nodes:
+        return ""
+    name = str(pods[0]["metadata"]["name"])
+    held = held_endpoints(proxy.dump(site.client, gateway.NAMESPACE, name, ENDPOINTS))
+    dump = proxy.dump(site.client, gateway.NAMESPACE, name, ROUTES)
+    routes = [
+        route
+        for host in virtual_service["spec"]["hosts"]
+        for route in held_routes(dump, host)
+        if route.origin == f"{metadata['namespace']}/{metadata['name']}"
+    ]
+    names = {
+        pod.get("status", {}).get("podIP"): pod["metadata"]["name"]
+        for pod in query.list(site.client, "v1", "Pod", metadata["namespace"])
+    }
+
+    def behind(cluster: str) -> str:
+        addresses = sorted(held.get(cluster, ()))
+        return ", ".join(f"{names.get(each.rpartition(':')[0], 'pod')} {each}" for each in addresses) or "no pod"
+
+    ways = dict.fromkeys(
+        f"Service {_service(cluster)} ({weight} %) -> {behind(cluster)}"
+        for route in routes
+        for cluster, weight in route.clusters
+    )
+    return f"{base_url(site, site.nodes[0])} ({site.nodes[0].name}) -> {name} -> {'; '.join(ways) or 'no route'}"
 
 
 def needs_gateway(objects: Iterable[Mapping[str, Any]]) -> bool:
@@ -253,6 +313,12 @@ def collect(site: Site, observed: dict[str, Any]) -> bool:
     log = access_lines.read(site, gateway.NAMESPACE, pods, observed)
     observed["log"], observed["gateways_after"] = log, pods
     return answered <= set(log)
+
+
+def _service(cluster: str) -> str:
+    """Name the Service, its port and subset that an outbound cluster stands for."""
+    _, port, subset, host = cluster.split("|")
+    return f"{host.partition('.')[0]}:{port}" + (f" subset {subset}" if subset else "")
 
 
 def _matches(rule: Mapping[str, Any]) -> set[str]:

@@ -144,6 +144,20 @@ def cluster_differences(site: Site, namespace: str, labels: str, declared: Mappi
     return _of_each(site, namespace, labels, look)
 
 
+def way(site: Site, namespace: str, steps: Mapping[str, str]) -> str:
+    """Follow a request inside of the mesh, from pod to Service to pod, by the live pods.
+
+    Args:
+        site: where.
+        namespace: of all of them.
+        steps: for each Service on the way the selector of its pods, the client's under an empty name first.
+    """
+    return " -> ".join(
+        (f"Service {service} -> " if service else "") + (", ".join(names(pods(site, namespace, labels))) or "no pod")
+        for service, labels in steps.items()
+    )
+
+
 def addresses(found: Iterable[Pod], port: int) -> set[str]:
     """Give pods' addresses as an Envoy endpoint spells them, `address:port`."""
     return {f"{pod['status']['podIP']}:{port}" for pod in found}

@@ -21,11 +21,13 @@ class Node:
         address: its IPv4 address; NodePorts are asked for there.
         url: base URL of the gateway's http NodePort where it is published elsewhere (the lab's 127.0.0.1); None to
             build it from the address and the Service's node port.
+        by: the node from which it is asked, where it cannot be reached from here; `url` then leads there.
     """
 
     name: str
     address: str
     url: str | None = None
+    by: str = ""
 
 
 class Clock:

@@ -97,6 +97,12 @@ class TwoHops:
             for role, number in wanted[request["service"]].items()
         )
 
+    def way(self, site: Site) -> str:
+        """Follow a request from busybox by nginx to tomcat."""
+        services = ("", f"nginx-svc:{WEB_PORT}", f"tomcat-svc:{APP_PORT}")
+        labels = [selector for _, selector in self.roles.values()]
+        return inside.way(site, self.namespace, dict(zip(services, labels, strict=True)))
+
     def _pods(self, site: Site) -> dict[str, list[str]]:
         return {role: inside.names(inside.pods(site, *where)) for role, where in self.roles.items()}
 

@@ -100,6 +100,11 @@ class CircuitBreaker(Scenario):
         return judge.judge(observation)
 
     @override
+    def way(self, site: Site, objects: list[Object]) -> str:
+        """Follow a request from fortio to httpbin."""
+        return inside.way(site, self.namespace, {"": CLIENT.labels, "httpbin:8000": SERVER})
+
+    @override
     def try_it(self, observation: Observation) -> str:
         """Give the tutorial's own command, with enough connections."""
         return (

@@ -110,6 +110,11 @@ class Fault(Scenario):
         return judge.judge(observation)
 
     @override
+    def way(self, site: Site, objects: list[Object]) -> str:
+        """Follow a request from busybox to tomcat."""
+        return inside.way(site, self.namespace, {"": self.client.labels, f"tomcat-svc:{PORT}": TOMCAT})
+
+    @override
     def try_it(self, observation: Observation) -> str:
         """Give the tutorial's own request."""
         return f"kubectl exec -n fault deploy/busybox -c busybox -- wget -q -O - http://tomcat-svc:{PORT}/"

@@ -130,6 +130,11 @@ class Injection(Scenario):
         return judge.judge(observation)
 
     @override
+    def way(self, site: Site, objects: list[Object]) -> str:
+        """Follow a request inside of the mesh."""
+        return inside.way(site, self.namespace, {"": "app=client-in", f"server-in:{PORT}": "app=server-in"})
+
+    @override
     def try_it(self, observation: Observation) -> str:
         """Give the command that shows both lists of containers."""
         return (

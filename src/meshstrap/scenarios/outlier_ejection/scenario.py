@@ -158,6 +158,12 @@ class OutlierEjection(Scenario):
         return judge.judge(observation)
 
     @override
+    def way(self, site: Site, objects: list[Object]) -> str:
+        """Follow a request from busybox to the three pods."""
+        service = next(item["metadata"]["name"] for item in objects if item["kind"] == "Service")
+        return inside.way(site, self.namespace, {"": CLIENT.labels, service: "app=web"})
+
+    @override
     def try_it(self, observation: Observation) -> str:
         """Ask as a person would, often enough to see errors, their end, and their coming back."""
         return (

@@ -90,6 +90,11 @@ class Retry(Scenario):
         return judge.judge(observation)
 
     @override
+    def way(self, site: Site, objects: list[Object]) -> str:
+        """Follow a request from busybox by nginx to tomcat."""
+        return self.hops.way(site)
+
+    @override
     def try_it(self, observation: Observation) -> str:
         """Give the tutorial's own request, and where its attempts are seen."""
         return (

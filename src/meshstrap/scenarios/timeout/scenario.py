@@ -80,6 +80,11 @@ class Timeout(Scenario):
         return judge.judge(observation)
 
     @override
+    def way(self, site: Site, objects: list[Object]) -> str:
+        """Follow a request from busybox by nginx to tomcat."""
+        return self.hops.way(site)
+
+    @override
     def try_it(self, observation: Observation) -> str:
         """Give the tutorial's own request, timed."""
         return "time kubectl exec -n timeout deploy/busybox -c busybox -- wget -q -O - http://nginx-svc/"
