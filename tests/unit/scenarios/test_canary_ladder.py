@@ -134,11 +134,24 @@ def test_what_is_declared_stands_again_whatever_happens(
     def answer(site: Site, targets: list[ingress.Target]) -> list[dict[str, Any]]:
         return [{**each, "sent": True} for each in asked(["v2"] * len(targets), "t")["requests"]]
 
+    class Sender:
+        requests = asked(["v2"], "t")["requests"]
+
+        def __init__(self, url: str, run: str) -> None:
+            assert url == "http://192.0.2.10" and run
+
+        def __enter__(self) -> Sender:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
     def collect(site: Site, observed: dict[str, Any]) -> bool:
         observed.update(log=asked(["v2"] * 100, "t")["log"], gateways_after=["gw-1"])
         return True
 
     monkeypatch.setattr(engine, "prove", prove)
+    monkeypatch.setattr(ladder, "Sender", Sender)
     monkeypatch.setattr(ingress, "gateway_names", lambda _: ["gw-1"])
     monkeypatch.setattr(ingress, "send", answer)
     monkeypatch.setattr(ingress, "collect", collect)

@@ -6,9 +6,8 @@ not one may fail.
 
 from __future__ import annotations
 
-import threading
+import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from meshstrap.evidence import report
@@ -18,44 +17,16 @@ from meshstrap.scenarios.canary.judge import ARMS, marker
 from meshstrap.scenarios.canary.scenario import Canary
 from meshstrap.scenarios.engine import Object, Observation, Proof
 from meshstrap.scenarios.site import Site
+from meshstrap.scenarios.traffic import Sender
 from meshstrap.scenarios.witnesses import replaced, tally, weighed
 
 WEIGHTS = (20, 40, 60, 80, 100)
 AWAY_REQUESTS = 100
-# One request after the other with this pause, and never longer than this: enough to see a switch, a bounded load.
-PAUSE_SECONDS = 0.05
-TRAFFIC_SECONDS = 300.0
 
 RULE = (
     "every step proved like the canary at its weight; without v1 every reply v2's; every request across the switches"
     " 2xx and of a known version, and on exactly one line of the gateway's access log, to the version that answered"
 )
-
-
-@dataclass
-class Traffic:
-    """One request after the other through the first node's NodePort, from `with` on to its end."""
-
-    site: Site
-    requests: list[dict[str, Any]] = field(default_factory=list)
-
-    def __enter__(self) -> Traffic:
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._send, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _send(self) -> None:
-        node = self.site.nodes[0]
-        target = ingress.Target(node.name, ingress.base_url(self.site, node))
-        deadline = self.site.clock.seconds() + TRAFFIC_SECONDS
-        while not self._end.is_set() and self.site.clock.seconds() < deadline:
-            self.requests += ingress.send(self.site, [target])
-            self._end.wait(PAUSE_SECONDS)
 
 
 def climb(
@@ -86,7 +57,8 @@ def climb(
     started = site.clock.now()
     declared = canary.objects(canary.parameters(data), image=image, istio_revision=site.revision)
     observation: Observation = {"began": started.isoformat(), "steps": [], "gateways": ingress.gateway_names(site)}
-    traffic = Traffic(site)
+    url = ingress.base_url(site, site.nodes[0])
+    traffic = Sender(url, secrets.token_hex(8))
     try:
         with traffic:
             for weight in WEIGHTS:
@@ -103,7 +75,7 @@ def climb(
                 say("0/100 without v1: 0 replicas, asked, and brought back")
     finally:
         apply(declared)
-    observation["requests"] = traffic.requests
+    observation["requests"] = [request | {"url": url} for request in traffic.requests]
     engine.collect(lambda: ingress.collect(site, observation), site)
     verdict = judge(observation)
     content = {
