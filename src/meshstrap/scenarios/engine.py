@@ -83,16 +83,15 @@ class Scenario(ABC):
         """The value of the owner label on the scenario's objects."""
         return self.name
 
-    @abstractmethod
     def parameters(self, data: Mapping[str, object]) -> dict[str, Any]:
-        """Read the scenario's parameters from the site's flat data.
+        """Read the scenario's parameters from the site's flat data; there are none unless a scenario has its own.
 
         Raises:
             ParameterError: a datum that cannot be used.
         """
+        return {}
 
-    @abstractmethod
-    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:
+    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:  # noqa: B027 - may be left
         """Set the parameters on the parsed manifests, in place."""
 
     @abstractmethod
@@ -107,9 +106,12 @@ class Scenario(ABC):
     def differences(self, site: Site, objects: list[Object]) -> list[str]:
         """Compare what each relevant proxy holds with the objects; a sentence a difference, empty when converged."""
 
-    @abstractmethod
     def control(self, site: Site, objects: list[Object]) -> Observation:
-        """Observe the negative control: without the cause, the effect is absent."""
+        """Observe the negative control: without the cause, the effect is absent.
+
+        Nothing where the control is declared beside the rest, and is asked and judged with it.
+        """
+        return {}
 
     @abstractmethod
     def rounds(self, parameters: Mapping[str, Any]) -> tuple[Round, ...]:
@@ -123,9 +125,9 @@ class Scenario(ABC):
     def collect(self, site: Site, observed: Observation) -> bool:
         """Add what other witnesses say to what `probe` noted; tell whether every request is accounted for."""
 
-    @abstractmethod
     def undecided(self, observation: Observation) -> bool:
-        """Tell whether the next declared round is to decide. Pure."""
+        """Tell whether the next declared round is to decide; not where one is declared. Pure."""
+        return False
 
     @abstractmethod
     def judge(self, observation: Observation) -> Verdict:

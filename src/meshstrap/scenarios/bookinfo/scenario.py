@@ -31,15 +31,6 @@ class Bookinfo(Scenario):
     namespace = "bookinfo"
 
     @override
-    def parameters(self, data: Mapping[str, object]) -> dict[str, Any]:
-        """There are none."""
-        return {}
-
-    @override
-    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:
-        """Nothing is to be set."""
-
-    @override
     def claim(self, parameters: Mapping[str, Any]) -> str:
         """Say what is to be seen."""
         return (
@@ -111,11 +102,6 @@ class Bookinfo(Scenario):
         observed["reviews_log"] = access_lines.read(site, self.namespace, after, observed)
         answered = {request["mark"] for request in observed["requests"] if request["status"] == 200}
         return complete and answered <= set(observed["reviews_log"])
-
-    @override
-    def undecided(self, observation: Observation) -> bool:
-        """Tell that one series decides."""
-        return False
 
     @override
     def judge(self, observation: Observation) -> Verdict:

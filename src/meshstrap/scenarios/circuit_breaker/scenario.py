@@ -31,15 +31,6 @@ class CircuitBreaker(Scenario):
     namespace = "circuit-breaker"
 
     @override
-    def parameters(self, data: Mapping[str, object]) -> dict[str, Any]:
-        """Read nothing: what is proved is the rule as it is declared."""
-        return {}
-
-    @override
-    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:
-        """Set nothing."""
-
-    @override
     def claim(self, parameters: Mapping[str, Any]) -> str:
         """Say what overflows, and where."""
         return (
@@ -88,11 +79,6 @@ class CircuitBreaker(Scenario):
         inside.read_lines(site, observed, WATCHED)
         observed["counters"]["after"] = self._counters(site)
         return judge.accounted(observed)
-
-    @override
-    def undecided(self, observation: Observation) -> bool:
-        """Let the one series decide."""
-        return False
 
     @override
     def judge(self, observation: Observation) -> Verdict:

@@ -31,15 +31,6 @@ class Fault(Scenario):
     client = inside.Client(namespace, "app=busybox", "busybox")
 
     @override
-    def parameters(self, data: Mapping[str, object]) -> dict[str, Any]:
-        """There are none: percentages and delay are the manifests'."""
-        return {}
-
-    @override
-    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:
-        """Nothing is to be set."""
-
-    @override
     def claim(self, parameters: Mapping[str, Any]) -> str:
         """Say which faults are injected."""
         return (
@@ -65,11 +56,6 @@ class Fault(Scenario):
             cluster_name(f"{name}.{self.namespace}.svc.cluster.local", "", PORT): behind for name in judge.EXPECTED
         }
         return inside.differences(site, self.client, rules, services, endpoints)
-
-    @override
-    def control(self, site: Site, objects: list[Object]) -> Observation:
-        """Nothing here: the control is a Service without fault, asked and judged beside the others (`tomcat-sound`)."""
-        return {}
 
     @override
     def rounds(self, parameters: Mapping[str, Any]) -> tuple[Round, ...]:

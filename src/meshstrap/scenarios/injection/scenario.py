@@ -27,15 +27,6 @@ class Injection(Scenario):
     namespace = "injection"
 
     @override
-    def parameters(self, data: Mapping[str, object]) -> dict[str, Any]:
-        """There are none: data `injection` is for the site's own namespaces."""
-        return {}
-
-    @override
-    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:
-        """Nothing is to be set."""
-
-    @override
     def claim(self, parameters: Mapping[str, Any]) -> str:
         """Say who has a sidecar."""
         return (
@@ -118,11 +109,6 @@ class Injection(Scenario):
             if request["status"] == 200
             for name in judge.seen_by(request)
         )
-
-    @override
-    def undecided(self, observation: Observation) -> bool:
-        """Tell that one series decides."""
-        return False
 
     @override
     def judge(self, observation: Observation) -> Verdict:

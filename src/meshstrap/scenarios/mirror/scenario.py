@@ -22,15 +22,6 @@ class Mirror(Scenario):
     namespace = "mirror"
 
     @override
-    def parameters(self, data: Mapping[str, object]) -> dict[str, Any]:
-        """There are none."""
-        return {}
-
-    @override
-    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:
-        """Nothing is to be set."""
-
-    @override
     def claim(self, parameters: Mapping[str, Any]) -> str:
         """Say what becomes of a request."""
         return "every request to mirror.example is answered by v1, and v2 gets a copy of it"
@@ -52,11 +43,6 @@ class Mirror(Scenario):
             for cluster, version in judge.ARMS.items()
         }
         return [line for rule in _rules(objects) for line in ingress.differences(site, rule, services, endpoints)]
-
-    @override
-    def control(self, site: Site, objects: list[Object]) -> Observation:
-        """Nothing here: the control is a host without mirror, asked and judged beside the other."""
-        return {}
 
     @override
     def rounds(self, parameters: Mapping[str, Any]) -> tuple[Round, ...]:
@@ -91,11 +77,6 @@ class Mirror(Scenario):
             if request["status"] == 200 and request["host"] == judge.MIRRORED
         }
         return complete and marks <= set(observed["behind"]["v1"]) and copied <= set(observed["behind"]["v2"])
-
-    @override
-    def undecided(self, observation: Observation) -> bool:
-        """Tell that one series decides."""
-        return False
 
     @override
     def judge(self, observation: Observation) -> Verdict:

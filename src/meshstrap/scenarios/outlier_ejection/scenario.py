@@ -148,11 +148,6 @@ class OutlierEjection(Scenario):
         return inside.collect(site, observed, WATCHED)
 
     @override
-    def undecided(self, observation: Observation) -> bool:
-        """Let the one series decide."""
-        return False
-
-    @override
     def judge(self, observation: Observation) -> Verdict:
         """Judge by the replies, the log and the counters."""
         return judge.judge(observation)

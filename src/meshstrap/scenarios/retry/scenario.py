@@ -26,15 +26,6 @@ class Retry(Scenario):
     hops = TwoHops(namespace)
 
     @override
-    def parameters(self, data: Mapping[str, object]) -> dict[str, Any]:
-        """There are none: attempts and conditions are the manifests'."""
-        return {}
-
-    @override
-    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:
-        """Nothing is to be set."""
-
-    @override
     def claim(self, parameters: Mapping[str, Any]) -> str:
         """Say what becomes of a request."""
         return (
@@ -78,11 +69,6 @@ class Retry(Scenario):
     def collect(self, site: Site, observed: Observation) -> bool:
         """Read the access logs of all three by mark."""
         return self.hops.collect(site, observed, judge.LINES)
-
-    @override
-    def undecided(self, observation: Observation) -> bool:
-        """Tell that one series decides."""
-        return False
 
     @override
     def judge(self, observation: Observation) -> Verdict:

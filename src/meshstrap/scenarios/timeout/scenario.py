@@ -23,15 +23,6 @@ class Timeout(Scenario):
     hops = TwoHops(namespace)
 
     @override
-    def parameters(self, data: Mapping[str, object]) -> dict[str, Any]:
-        """There are none: both times are the manifests'."""
-        return {}
-
-    @override
-    def set_parameters(self, objects: list[Object], parameters: Mapping[str, Any]) -> None:
-        """Nothing is to be set."""
-
-    @override
     def claim(self, parameters: Mapping[str, Any]) -> str:
         """Say what becomes of a request."""
         return (
@@ -50,11 +41,6 @@ class Timeout(Scenario):
         return self.hops.differences(site, objects)
 
     @override
-    def control(self, site: Site, objects: list[Object]) -> Observation:
-        """Nothing here: the control is a Service without timeout, asked and judged beside the other."""
-        return {}
-
-    @override
     def rounds(self, parameters: Mapping[str, Any]) -> tuple[Round, ...]:
         """Three requests: each must do as declared, so no statistics are needed."""
         return (Round(3, Fraction(1, 10**9)),)
@@ -68,11 +54,6 @@ class Timeout(Scenario):
     def collect(self, site: Site, observed: Observation) -> bool:
         """Read the access logs of all three by mark."""
         return self.hops.collect(site, observed, judge.LINES)
-
-    @override
-    def undecided(self, observation: Observation) -> bool:
-        """Tell that one series decides."""
-        return False
 
     @override
     def judge(self, observation: Observation) -> Verdict:
