@@ -1,0 +1,59 @@
+"""We test that all scenarios live side by side on one cluster: each is proved, the table tells it, a second run changes
+nothing, and istioctl has nothing to say against them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from meshstrap import scenarios
+
+Deploy = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def all_of_them(deploy: Deploy, standing: Any) -> Any:
+    """Every scenario applied and proved by the one deploy."""
+    return deploy("scenarios")
+
+
+def test_each_is_proved_and_the_table_tells_it(all_of_them: Any) -> None:
+    assert all_of_them.code == 0, all_of_them.said
+    number = len(scenarios.names())
+    assert f"{number} scenarios: {number} PASS" in json.dumps(all_of_them.document) + all_of_them.said
+    for name in scenarios.names():
+        assert re.search(rf"^ *\[control-1\] {name} +PASS +\d+\.\d s  \S", all_of_them.said, re.MULTILINE), name
+
+
+def test_the_second_run_changes_nothing(all_of_them: Any, deploy: Deploy) -> None:
+    again = deploy("scenarios", "--data", "prove=false")
+    assert (again.code, again.changed) == (0, []), again.said
+
+
+def test_the_way_of_a_request_is_shown(all_of_them: Any) -> None:
+    assert re.search(
+        r"way: http://\S+ \(control-1\) -> istio-ingressgateway-\S+ -> Service canary:80 subset v1 \(90 %\) ->"
+        r" appv1-\S+ 10\.244\.\d+\.\d+:80; Service canary:80 subset v2 \(10 %\) -> appv2-",
+        all_of_them.said,
+    ), all_of_them.said
+    assert re.search(
+        r"way: busybox-\S+ -> Service nginx-svc:80 -> nginx-\S+ -> Service tomcat-svc:8080 -> tomcat-", all_of_them.said
+    )
+
+
+def test_istioctl_finds_nothing_wrong(all_of_them: Any, on_node: Callable[..., Any], standing: Any) -> None:
+    # A namespace is ours when it has a scenario of ours; what others keep on the lab is not judged here.
+    script = "KUBECONFIG=/etc/kubernetes/admin.conf istioctl analyze --all-namespaces --output json"
+    found = json.loads(on_node(standing, "control-1", script, timeout=110).stdout)
+    ours = {scenarios.find(name).namespace for name in scenarios.names()}
+    wrong = [
+        f"{each['code']} {each['level']} {each.get('origin')}: {each['message']}"
+        for each in found
+        if each["level"] in ("Warning", "Error") and set(re.findall(r"[\w-]+", each.get("origin", ""))) & ours
+    ]
+    assert wrong == []
