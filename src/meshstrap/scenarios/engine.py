@@ -415,7 +415,8 @@ def compared(pending: Iterable[Change]) -> tuple[list[str], list[str]]:
     for change in pending:
         if change.error and not change.immutable and not change.conflicts:
             unknown.append(f"{change.ref}: {change.error}")
-        else:
+        elif change.error or change.fields or change.outcome != "configured":
+            # Who holds a field is no matter here: where the values are the declared ones, nothing differs.
             fields = ", ".join(str(field) for field in change.fields)
             drift.append(f"{change.ref}: {change.error or fields or change.note or 'is not there'}")
     return drift, unknown

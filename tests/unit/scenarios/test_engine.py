@@ -185,6 +185,9 @@ def test_what_the_server_could_not_compare_is_no_difference() -> None:
     away = Change(ref, "configured", error="failed calling webhook: connection refused (HTTP 500)")
     differs = Change(ref, "configured", fields=(Field("spec.http[0].route[0].weight", 50, 90),))
     immutable = Change(ref, "configured", error="field is immutable", immutable=True)
-    drift, unknown = engine.compared([away, differs, immutable])
+    absent = Change(ref, "created")
+    held_by_another = Change(ref, "configured", note="same values; which fields are declared changes")
+    drift, unknown = engine.compared([away, differs, immutable, absent, held_by_another])
+    assert len(drift) == 3 and drift[2].endswith("is not there")
     assert len(unknown) == 1 and "connection refused" in unknown[0]
     assert "50 -> 90" in drift[0] and "immutable" in drift[1]
