@@ -225,6 +225,7 @@ def _verdicts() -> Generator[PyinfraCommand, None, None]:
     counted = Counter(outcome for outcome, _, _ in made.values())
     said = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())
     if counted[Outcome.PASS] == len(made):
+        host.log(f"{len(made)} scenarios: {said}", logger.info)
         host.noop(f"{len(made)} scenarios: {said}")
     else:
         yield failure(f"{len(made)} scenarios: {said}")
