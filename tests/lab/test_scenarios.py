@@ -49,7 +49,7 @@ def test_the_way_of_a_request_is_shown(all_of_them: Any) -> None:
 def test_istioctl_finds_nothing_wrong(all_of_them: Any, on_node: Callable[..., Any], standing: Any) -> None:
     # A namespace is ours when it has a scenario of ours; what others keep on the lab is not judged here.
     script = "KUBECONFIG=/etc/kubernetes/admin.conf istioctl analyze --all-namespaces --output json"
-    found = json.loads(on_node(standing, "control-1", script, timeout=110).stdout)
+    found = json.loads(on_node(standing, "control-1", script, timeout=110).stdout) or []
     ours = {scenarios.find(name).namespace for name in scenarios.names()}
     wrong = [
         f"{each['code']} {each['level']} {each.get('origin')}: {each['message']}"
