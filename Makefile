@@ -5,6 +5,8 @@ MESHSTRAP := uv run --no-sync meshstrap
 PYINFRA := uv run --no-sync pyinfra
 PYTEST := uv run --no-sync pytest
 TIERS := tests/browser tests/api tests/node tests/lab
+# Hundreds of short runs: without its bytecode each would take a second more to start, whatever this shell is set to.
+export PYTHONDONTWRITEBYTECODE :=
 LAB := $(or $(MESHSTRAP_LAB),.lab)
 
 help: ## This list
@@ -53,5 +55,5 @@ venv: .venv/synced
 
 .venv/synced: pyproject.toml
 	@command -v uv >/dev/null || .ci/setup
-	uv sync --quiet
+	uv sync --quiet --compile-bytecode
 	@touch $@

@@ -24,6 +24,8 @@ class Run:
 def run(command: Sequence[str | Path], *, accept: Collection[int] = (0,), env: Mapping[str, str] | None = None) -> Run:
     """Run a command to its end; one that fails ends the bench, with what it printed."""
     words = [str(word) for word in command]
+    # Every contender in Python with its bytecode kept, as people have it, whatever this shell is set to.
+    bytecode = {"PYTHONDONTWRITEBYTECODE": ""}
     with tempfile.TemporaryFile() as output:
         begin = time.monotonic()
         code = subprocess.call(
@@ -31,7 +33,7 @@ def run(command: Sequence[str | Path], *, accept: Collection[int] = (0,), env: M
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **bytecode, **(env or {})},
         )
         seconds = time.monotonic() - begin
         output.seek(0)
