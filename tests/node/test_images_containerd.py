@@ -132,6 +132,56 @@ def test_a_half_image_is_repaired_with_the_lost_layer_alone(loaded: OneNode, bun
     assert complete(loaded) == {"one", "two", "three"}
 
 
+@pytest.fixture
+def asked(loaded: OneNode) -> Iterator[Callable[[], str]]:
+    """What ctr was called with on the loaded node since it was last asked; kubeadm is away, as on workers of others."""
+    loaded.sh(
+        "mv /usr/local/bin/kubeadm /root/kubeadm;"
+        "printf '%s\\n' '#!/bin/sh' 'echo \"$*\" >>/run/asked' 'exec /usr/local/bin/ctr \"$@\"' >/usr/local/sbin/ctr;"
+        "chmod 755 /usr/local/sbin/ctr"
+    )
+    yield lambda: loaded.sh("cat /run/asked; rm /run/asked")
+    loaded.sh("mv /root/kubeadm /usr/local/bin/kubeadm; rm -f /usr/local/sbin/ctr /run/asked")
+
+
+def test_a_node_that_lacks_nothing_is_asked_little(loaded: OneNode, bundle: Path, asked: Callable[[], str]) -> None:
+    code, said = loaded.images(bundle)
+    assert code == 0 and "all 3 images are there, complete and pinned" in said
+    assert "images check" not in asked()
+
+
+PINNED = "io.cri-containerd.pinned"
+
+
+@pytest.mark.parametrize(
+    ("damage", "does"),
+    [
+        ("images rm --sync docker.io/tests/two:1 CONFIG", "images import"),
+        ("content rm LAYER", "images import"),
+        ("images tag --force docker.io/tests/one:1 docker.io/tests/two:1", "images import"),
+        (f"images label docker.io/tests/two:1 {PINNED}=", f"images label docker.io/tests/two:1 {PINNED}=pinned"),
+        ("content label LAYER meshstrap.dev/claimed=yes", "content label LAYER"),
+    ],
+    ids=["removed", "half", "another", "not pinned", "claimed"],
+)
+def test_the_little_that_is_asked_shows_whatever_is_missing(
+    loaded: OneNode, bundle: Path, asked: Callable[[], str], damage: str, does: str
+) -> None:
+    two = images_of(bundle)["two"]
+    for word, digest in {"CONFIG": two.config, "LAYER": two.layers[1].digest}.items():
+        damage, does = damage.replace(word, digest), does.replace(word, digest)
+    loaded.sh(f"ctr -n k8s.io {damage}")
+    asked()
+    code, said = loaded.images(bundle)
+    assert code == 0, said
+    calls = asked()
+    assert "images check" in calls and does in calls
+    assert complete(loaded) == {"one", "two", "three"}
+    asked()
+    assert "all 3 images are there, complete and pinned" in loaded.images(bundle)[1]
+    assert "images check" not in asked()
+
+
 @pytest.mark.parametrize(("share", "stays"), [(0.0, 0), (0.5, 1), (0.99, 2)], ids=["0 %", "50 %", "99 %"])
 def test_a_cut_connection_loses_no_image_that_was_through_and_the_rest_goes_over_a_new_one(
     bare: OneNode, bundle: Path, share: float, stays: int

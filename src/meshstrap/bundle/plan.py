@@ -83,6 +83,19 @@ class Runtime(TypedDict):
     eviction: dict[str, str] | None
 
 
+class Whole(TypedDict):
+    """What a runtime says where it is only asked whether nothing is missing.
+
+    `names` are those of the images asked for that it has with exactly the manifest asked for, pinned; the others as in
+    Runtime.
+    """
+
+    names: list[str]
+    blobs: list[str]
+    chains: list[str]
+    claims: list[str]
+
+
 @dataclass(frozen=True)
 class Shipment:
     """One image that a node gets.
@@ -177,6 +190,25 @@ def plan(
         need=need,
         missing=max(0, need + reserve - disk["free"]) if disk and send else 0,
         reserve=reserve,
+    )
+
+
+def nothing_missing(images: Sequence[Image], whole: Whole) -> bool:
+    """Tell whether a node has all of some images as the lock has them, pinned, and nothing is left of a dead run.
+
+    Where not, only the whole answer of its runtime tells what it lacks, and whether it lacks anything: an image that
+    came another way may have another manifest, and a runtime may discard layers that it has unpacked.
+
+    Args:
+        images: What it needs, for its platform.
+        whole: What its runtime says of these.
+    """
+    names, blobs, chains = set(whole["names"]), set(whole["blobs"]), set(whole["chains"])
+    return not whole["claims"] and all(
+        image.reference in names
+        and {image.manifest, image.config, *(layer.digest for layer in image.layers)} <= blobs
+        and set(chain_ids(layer.diff_id for layer in image.layers)) <= chains
+        for image in images
     )
 
 

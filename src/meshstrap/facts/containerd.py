@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
-from meshstrap.bundle.plan import NodeImage, Runtime
+from meshstrap.bundle.plan import NodeImage, Runtime, Whole
 from meshstrap.facts.system import PATH
 
 NAMESPACE = "k8s.io"
 SOCKET = "/run/containerd/containerd.sock"
-PIN_LABEL = "io.cri-containerd.pinned=pinned"
+_PIN_KEY, _PIN_VALUE = "io.cri-containerd.pinned", "pinned"
+PIN_LABEL = f"{_PIN_KEY}={_PIN_VALUE}"
 # On a reference: we brought it. On a manifest's blob too, for the record of the image's id that CRI makes beside it.
 OURS_LABEL = "meshstrap.dev/brought=yes"
 # On a blob that an import counts on, and in the name of a snapshot made on top of one.
@@ -23,14 +25,31 @@ CLAIM_SNAPSHOT = "meshstrap-claim-"
 # 9381 and 9382, in 1.7.10 and 1.6.25, and everything from 2.0 on.
 _PINNABLE = ((1, 6, 25), (1, 7, 10), (2, 0, 0))
 
+# The labels in `content ls` tell an image's config (on its manifest's blob) and its chain ID (on its config's). ctr 2.x
+# writes deprecations on stderr.
+_CTR = f'c="ctr --address $socket --connect-timeout 5s --namespace {NAMESPACE}"'
+_STORED = """
+echo '#content'
+$c content ls 2>/dev/null | awk 'NR > 1 {
+    printf "%s", $1
+    n = split($NF, labels, ",")
+    for (i = 1; i <= n; i++) {
+        label = labels[i]
+        if (label ~ /^containerd.io\\/gc.ref.content.config=/ || label ~ /^containerd.io\\/gc.ref.snapshot/ ||
+            label ~ /^meshstrap.dev\\//) printf " %s", label
+    }
+    print ""
+}'
+echo '#snapshots'; $c snapshots ls 2>/dev/null | awk 'NR > 1 { print $NF, $1, (NF > 2 ? $2 : "") }'
+"""
+
 # `images check` tells whether every blob is there and unpacked; its -q prints incomplete images too, so the table is
-# read. The labels in `content ls` tell an image's config (on its manifest's blob) and its chain ID (on its config's).
-# ctr 2.x writes deprecations on stderr.
+# read.
 _SCRIPT = f"""
 command -v ctr >/dev/null 2>&1 || exit 0
 echo "#installed yes"
 [ -S "$socket" ] || exit 0
-c="ctr --address $socket --connect-timeout 5s --namespace {NAMESPACE}"
+{_CTR}
 v=$($c version 2>/dev/null | awk '/^Server/ {{ s = 1 }} s && $1 == "Version:" {{ print $2; exit }}')
 [ -n "$v" ] || exit 0
 echo "#version $v"
@@ -38,18 +57,7 @@ containerd config dump 2>/dev/null | tr -d "\\"' " | sed -n 's/^\\(root\\|discar
 echo '#images'; $c images ls 2>/dev/null | awk 'NR > 1 {{ print $1, $3, $NF }}'
 echo '#check'
 $c images check 2>/dev/null | awk 'NR > 1 {{ print $1, ($0 ~ / complete \\(/ ? "complete" : "incomplete"), $NF }}'
-echo '#content'
-$c content ls 2>/dev/null | awk 'NR > 1 {{
-    printf "%s", $1
-    n = split($NF, labels, ",")
-    for (i = 1; i <= n; i++) {{
-        label = labels[i]
-        if (label ~ /^containerd.io\\/gc.ref.content.config=/ || label ~ /^containerd.io\\/gc.ref.snapshot/ ||
-            label ~ /^meshstrap.dev\\//) printf " %s", label
-    }}
-    print ""
-}}'
-echo '#snapshots'; $c snapshots ls 2>/dev/null | awk 'NR > 1 {{ print $NF, $1, (NF > 2 ? $2 : "") }}'
+{_STORED}
 echo '#containers'; $c containers ls 2>/dev/null | awk 'NR > 1 {{ print $2 }}'
 """
 
@@ -107,20 +115,8 @@ def parse(output: list[str], endpoint: str) -> Runtime:
         The runtime; where it does not answer its version is empty. Disk and thresholds are not asked here.
 
     """
-    said: dict[str, list[str]] = {}
-    values: dict[str, str] = {}
-    lines: list[str] = []
-    for line in output:
-        if line.startswith("#"):
-            key, _, value = line[1:].strip().partition(" ")
-            if value:
-                values[key] = value
-            else:
-                lines = said.setdefault(key, [])
-        elif line.strip():
-            lines.append(line.strip())
-    labels = {digest: rest for digest, *rest in (line.split() for line in said.get("content", []))}
-    snapshots = [line.split() for line in said.get("snapshots", [])]
+    said, values = _parts(output)
+    labels, snapshots, claims = _stored(said)
     claimed = [words[1] for words in snapshots if words[1].startswith(CLAIM_SNAPSHOT)]
     on_chain = {
         words[2] for words in snapshots if words[0] != "Committed" and words[1] not in claimed and len(words) > 2
@@ -134,11 +130,41 @@ def parse(output: list[str], endpoint: str) -> Runtime:
         "images": _images(said, labels, on_chain),
         "blobs": list(labels),
         "chains": [words[1] for words in snapshots if words[0] == "Committed"],
-        "claims": [digest for digest, each in labels.items() if CLAIM_LABEL in each] + claimed,
+        "claims": claims,
         "pinnable": pinnable(version),
         "discards": values.get("discard_unpacked_layers") == "true",
         "disk": None,
         "eviction": None,
+    }
+
+
+def whole_script(images: Iterable[tuple[str, str]]) -> str:
+    """Write the script that asks a containerd at $socket which images it holds whole, in a tenth of the time.
+
+    It does not look at what nobody asks for, nor unpack what `images check` would tell of it: that is computed.
+
+    Args:
+        images: their names and the digests of their manifests.
+
+    """
+    wanted = " ".join(
+        shlex.quote(f'name=="{name}",target.digest=={manifest},labels."{_PIN_KEY}"=={_PIN_VALUE}')
+        for name, manifest in images
+    )
+    # Without a filter all images would be listed.
+    named = f"$c images ls -q {wanted} 2>/dev/null" if wanted else "true"
+    return f"[ -S \"$socket\" ] || exit 0\n{_CTR}\necho '#named'; {named}\n{_STORED}"
+
+
+def parse_whole(output: list[str]) -> Whole:
+    """Read what that script printed."""
+    said, _ = _parts(output)
+    labels, snapshots, claims = _stored(said)
+    return {
+        "names": said.get("named", []),
+        "blobs": list(labels),
+        "chains": [words[1] for words in snapshots if words[0] == "Committed"],
+        "claims": claims,
     }
 
 
@@ -149,6 +175,31 @@ def pinnable(version: str) -> bool:
         return False
     known = tuple(int(number) for number in numbers[:3])
     return known >= _PINNABLE[-1] or any(known[:2] == first[:2] and known >= first for first in _PINNABLE)
+
+
+def _parts(output: list[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    said: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    lines: list[str] = []
+    for line in output:
+        if line.startswith("#"):
+            key, _, value = line[1:].strip().partition(" ")
+            if value:
+                values[key] = value
+            else:
+                lines = said.setdefault(key, [])
+        elif line.strip():
+            lines.append(line.strip())
+    return said, values
+
+
+def _stored(said: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[list[str]], list[str]]:
+    """Read the blobs with their labels, the snapshots as words, and what of both a dead run claimed."""
+    labels = {digest: rest for digest, *rest in (line.split() for line in said.get("content", []))}
+    snapshots = [line.split() for line in said.get("snapshots", [])]
+    claims = [digest for digest, each in labels.items() if CLAIM_LABEL in each]
+    claims += [words[1] for words in snapshots if words[1].startswith(CLAIM_SNAPSHOT)]
+    return labels, snapshots, claims
 
 
 def _images(said: dict[str, list[str]], labels: dict[str, list[str]], on_chain: set[str]) -> dict[str, NodeImage]:

@@ -14,7 +14,7 @@ from pyinfra.context import host
 from meshstrap.bundle.lock import Image, Lock, LockError
 from meshstrap.bundle.plan import Batch, NodeImage, Runtime
 from meshstrap.facts import containerd as facts
-from meshstrap.facts.kubeadm import Cluster, ClusterState, Member, MemberState, RequiredImages, phase
+from meshstrap.facts.kubeadm import Member, MemberState, RequiredImages, TakesPods, phase
 from meshstrap.facts.system import PATH, Services
 from meshstrap.operations import system
 from meshstrap.operations.reach import alone, fact
@@ -178,7 +178,9 @@ def service(
     except (LockError, system.BundleError) as error:
         yield from system.refuse(str(error))
         return
-    required = fact(host, RequiredImages, version=kubernetes_version)
+    pauses = {image.reference for image in lock.images if _name(image.reference) == "pause"}
+    # Which of several kubeadm wants is for it to say; it takes a while to.
+    required = fact(host, RequiredImages, version=kubernetes_version) if len(pauses) > 1 else []
     pause = pause_image(required, lock)
     if pause is None:
         yield from system.refuse(
@@ -315,7 +317,7 @@ def runs_workloads(node: Host) -> bool:
     if not asks_cluster(node):
         return True
     member = fact(node, Member)
-    return takes_workloads(member, fact(node, Cluster) if phase(member) == "ours" else None)
+    return takes_workloads(member, phase(member) == "ours" and fact(node, TakesPods))
 
 
 def asks_cluster(node: Host) -> bool:
@@ -324,23 +326,25 @@ def asks_cluster(node: Host) -> bool:
     return bool(workers) and node not in workers
 
 
-def takes_workloads(member: MemberState, cluster: ClusterState | None) -> bool:
+def takes_workloads(member: MemberState, takes_pods: bool) -> bool:
     """Tell whether Istio and applications run on a control plane node beside workers.
 
     Args:
         member: what its files say.
-        cluster: what its cluster says; None where none answers.
+        takes_pods: what its cluster says; False where none answers.
 
     """
-    if phase(member) != "ours":
-        return phase(member) == "foreign"
-    known = cluster["nodes"].get(member["hostname"]) if cluster else None
-    return known is not None and known["takes_pods"]
+    return takes_pods if phase(member) == "ours" else phase(member) == "foreign"
 
 
 def needed_by_kubernetes(required: Sequence[str], *, control_plane: bool) -> list[str]:
     """Say which of the images that kubeadm names a node needs: a worker runs no control plane."""
-    return [each for each in required if control_plane or _name(each) not in CONTROL_PLANE_ONLY]
+    return [each for each in required if control_plane or not of_control_plane(each)]
+
+
+def of_control_plane(reference: str) -> bool:
+    """Tell whether only nodes of the control plane need an image."""
+    return _name(reference) in CONTROL_PLANE_ONLY
 
 
 def pause_image(required: Sequence[str], lock: Lock) -> str | None:

@@ -23,7 +23,7 @@ from meshstrap.bundle.plan import Batch, Plan, Runtime, Shipment, UnknownImageEr
 from meshstrap.bundle.reference import ReferenceError
 from meshstrap.bundle.store import Store, StoreError
 from meshstrap.facts import runtime as facts
-from meshstrap.facts.kubeadm import phase
+from meshstrap.facts.kubeadm import MemberState, phase
 from meshstrap.kube import manifests
 from meshstrap.kube.manifests import ManifestError
 from meshstrap.operations import containerd, docker, meter, system
@@ -33,6 +33,8 @@ from meshstrap.operations.reach import alone, fact
 _RUNTIMES: dict[str, ModuleType] = {"containerd": containerd, "docker": docker}
 # How often a transfer is begun: planned anew where the connection was lost, or the node lost what it had when asked.
 _ATTEMPTS = 3
+# Characters of names and digests that one command may hold: dropbear takes packets of 35 000 bytes (RFC 4253, 6.1).
+_QUESTION = 20_000
 
 
 @operation()
@@ -73,12 +75,18 @@ def images(
         return
     try:
         lock, store = system.open_bundle(bundle)
+        there = None if prune else _nothing_missing(lock, kubernetes_version, cni_manifests)
+        if there is not None:
+            host.noop(f"all {there} images are there, complete and pinned")
+            return
         node = fact(host, facts.Node, version=kubernetes_version, cluster=containerd.asks_cluster(host))
         refusal = _refusal(node["runtime"])
         if refusal:
             yield failure(refusal)
             return
-        wanted = _wanted(lock, node, kubernetes_version, cni_manifests)
+        wanted = _wanted(
+            lock, node["member"], node["required"], kubernetes_version, cni_manifests, takes_pods=node["takes_pods"]
+        )
         needed = planning.find(lock, wanted, node["platform"])
 
         def make(runtime: Runtime) -> Plan:
@@ -187,12 +195,44 @@ def table(todo: Plan, runtime: Runtime, unused: Sequence[str] = ()) -> list[str]
     return lines
 
 
-def _wanted(lock: Lock, node: facts.NodeState, kubernetes_version: str, cni_manifests: Sequence[str]) -> dict[str, str]:
-    member = node["member"]
+def _nothing_missing(lock: Lock, kubernetes_version: str, cni_manifests: Sequence[str]) -> int | None:
+    """Count the images that the node needs where a cheap question tells that it has all, or give None.
+
+    Kubernetes' own are the bundle's here, where the other question has them of kubeadm, which takes long to start. They
+    are the same on a node that kubeadm was through on, since it began with all of them there, and where there is none.
+    """
+    candidates = [
+        (image.reference, image.manifest)
+        for image in lock.images
+        if "control_plane" in host.groups or not containerd.of_control_plane(image.reference)
+    ]
+    if sum(len(name) + len(manifest) for name, manifest in candidates) > _QUESTION:
+        return None
+    held = fact(host, facts.Held, images=candidates, cluster=containerd.asks_cluster(host))
+    member = held["member"]
+    if phase(member) != "ours" and held["kubeadm"]:
+        return None
+    wanted = _wanted(lock, member, [], kubernetes_version, cni_manifests, takes_pods=held["takes_pods"])
+    try:
+        needed = planning.find(lock, wanted, held["platform"])
+    except UnknownImageError:
+        return None  # What the bundle lacks is said where kubeadm is asked what it needs.
+    return len(needed) if planning.nothing_missing(needed, held["whole"]) else None
+
+
+def _wanted(
+    lock: Lock,
+    member: MemberState,
+    required: Sequence[str],
+    kubernetes_version: str,
+    cni_manifests: Sequence[str],
+    *,
+    takes_pods: bool,
+) -> dict[str, str]:
     wanted = containerd.references(
-        lock, node["required"], kubernetes_version,
+        lock, required, kubernetes_version,
         control_plane="control_plane" in host.groups,
-        workloads=not containerd.asks_cluster(host) or containerd.takes_workloads(member, node["cluster"]),
+        workloads=not containerd.asks_cluster(host) or containerd.takes_workloads(member, takes_pods),
         kubernetes=phase(member) != "foreign",
     )  # fmt: skip
     for path in cni_manifests:

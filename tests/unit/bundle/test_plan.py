@@ -14,10 +14,12 @@ from meshstrap.bundle.plan import (
     Plan,
     Runtime,
     UnknownImageError,
+    Whole,
     batches,
     by_reference,
     chain_ids,
     find,
+    nothing_missing,
     plan,
     quantity,
     size_of,
@@ -97,6 +99,29 @@ def test_an_empty_node_gets_all_and_a_shared_layer_travels_once() -> None:
     assert [each.state for each in result.send] == ["absent", "absent"]
     assert result.send[1].claims == (SHARED.digest,)
     assert result.size == 1000 + 500 + 30 + 2 * 40 == size_of([A, B])
+
+
+def whole(**changes: object) -> Whole:
+    node = runtime(A, B)
+    known = {"names": [A.reference, B.reference], "blobs": node["blobs"], "chains": node["chains"], "claims": []}
+    return {**known, **changes}  # type: ignore[typeddict-item]
+
+
+def test_nothing_is_missing_where_every_name_blob_and_snapshot_is_there() -> None:
+    assert nothing_missing([A, B], whole())
+    assert nothing_missing([A], whole(names=[A.reference]))
+    assert not nothing_missing([A, B], whole(names=[A.reference]))
+    assert not nothing_missing([A, B], whole(claims=[SHARED.digest]))
+
+
+@pytest.mark.parametrize("blob", [B.manifest, B.config, SHARED.digest, OWN.digest, TOP.digest])
+def test_a_missing_blob_is_seen(blob: str) -> None:
+    assert not nothing_missing([A, B], whole(blobs=[each for each in whole()["blobs"] if each != blob]))
+
+
+@pytest.mark.parametrize("chain", chains(B))
+def test_a_missing_snapshot_is_seen(chain: str) -> None:
+    assert not nothing_missing([A, B], whole(chains=[each for each in whole()["chains"] if each != chain]))
 
 
 def test_an_archive_leaves_out_what_an_earlier_one_brought() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshstrap.facts.containerd import Images, parse, pinnable
+from meshstrap.facts.containerd import Images, parse, parse_whole, pinnable
 
 ONE = "sha256:310548f03ffdaf6fee2084f9a50b7ffc5eccffb4cc6b3509513d189fde9addf4"
 CONFIG = "sha256:62f2e4ea646e478fa3343869265becc161151514479cb63343c8f0adaf387bab"
@@ -43,6 +43,18 @@ Committed {TOP} {BASE}
 #containers
 docker.io/exp/half:1
 """
+
+
+def test_the_cheap_answer_has_the_names_and_what_is_stored() -> None:
+    said = SAID.partition("#content")
+    whole = parse_whole(f"#named\ndocker.io/exp/b:1\n#content{said[2]}".splitlines())
+    assert whole == {
+        "names": ["docker.io/exp/b:1"],
+        "blobs": [ONE, CONFIG, LAYER],
+        "chains": [BASE, TOP],
+        "claims": [LAYER, f"meshstrap-claim-{TOP}"],
+    }
+    assert parse_whole([]) == {"names": [], "blobs": [], "chains": [], "claims": []}
 
 
 def test_an_image_is_what_its_tables_say() -> None:

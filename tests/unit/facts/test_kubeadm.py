@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from meshstrap.facts.kubeadm import RequiredImages, parse_cluster, parse_member, parse_pod_network, phase
+from meshstrap.facts.kubeadm import (
+    RequiredImages,
+    TakesPods,
+    parse_cluster,
+    parse_member,
+    parse_pod_network,
+    phase,
+)
 
 BOTH = ["conf admin", "conf kubelet"]
 
@@ -128,3 +135,17 @@ def test_the_pods_network_is_read_from_routes_and_rules() -> None:
         "masquerade": ["10.244.0.0/24"],
         "bridge": ["10.244.0.0/24"],
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "takes"),
+    [
+        ([], False),
+        (["known"], True),
+        (["dedicated", "known"], True),
+        (["node-role.kubernetes.io/control-plane", "known"], False),
+        (["node-role.kubernetes.io/control-plane"], False),
+    ],
+)
+def test_a_node_takes_pods_where_its_cluster_says_so(said: list[str], takes: bool) -> None:
+    assert TakesPods().process(said) is takes

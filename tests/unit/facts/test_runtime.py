@@ -9,7 +9,7 @@ import pytest
 from pyinfra.api.exceptions import FactProcessError
 
 from meshstrap.facts import runtime
-from meshstrap.facts.runtime import Node, PodImages, Runtime
+from meshstrap.facts.runtime import Held, Node, PodImages, Runtime
 
 SAID = """\
 #endpoint /run/containerd/containerd.sock
@@ -75,7 +75,7 @@ def test_the_nodes_answer_has_a_part_for_each_question(kubeadm: str, required: l
     node = Node().process(said)
     assert (node["platform"], node["member"]["hostname"]) == ("linux/arm64", "control-1")
     # What a kubeadm of another version names is not what this one needs.
-    assert (node["required"], node["cluster"]) == (required, None)
+    assert (node["required"], node["takes_pods"]) == (required, False)
     assert node["runtime"]["version"] == "v2.4.2"
 
 
@@ -86,6 +86,17 @@ def test_the_whole_script_runs_and_is_read() -> None:
     node = Node().process(ran.stdout.splitlines())
     assert node["platform"].startswith("linux/") and node["member"]["hostname"]
     assert node["runtime"]["disk"] is not None
+
+
+def test_the_cheap_script_runs_and_is_read() -> None:
+    script = Held().command([(PAUSE, "sha256:1")], cluster=True)
+    ran = subprocess.run(["sh", "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    held = Held().process(ran.stdout.splitlines())
+    assert held["platform"].startswith("linux/") and held["member"]["hostname"]
+    assert not held["takes_pods"]
+    with pytest.raises(FactProcessError, match="cannot be read"):
+        Held().process(["##meshstrap machine x86_64"])
 
 
 def test_pods_images_are_named_once() -> None:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -219,12 +218,9 @@ def test_what_a_dead_run_claimed_is_released_by_its_kind(ctr: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("takes_pods", "expected"), [(True, True), (False, False), (None, False)])
-def test_a_control_plane_node_beside_workers_runs_what_its_cluster_lets_it(
-    takes_pods: bool | None, expected: bool
-) -> None:
-    cluster: Any = None if takes_pods is None else {"nodes": {"n": {"takes_pods": takes_pods}}}
+@pytest.mark.parametrize("takes_pods", [True, False])
+def test_a_control_plane_node_beside_workers_runs_what_its_cluster_lets_it(takes_pods: bool) -> None:
     confs = ["hostname n", "conf kubelet", "conf admin"]
-    assert takes_workloads(parse_member([*confs, "mark done"]), cluster) is expected
-    assert takes_workloads(parse_member(confs), cluster)
-    assert not takes_workloads(parse_member(["hostname n"]), cluster)
+    assert takes_workloads(parse_member([*confs, "mark done"]), takes_pods) is takes_pods
+    assert takes_workloads(parse_member(confs), False)
+    assert not takes_workloads(parse_member(["hostname n"]), False)
