@@ -115,7 +115,7 @@ def _timeline(plot: Mapping[str, Any]) -> tuple[str, float]:
             f'<text class="name" x="{_LEFT - 10:g}" y="{top + 24}">{escape(name)}</text>'
             f'<line class="axis" x1="{_LEFT:g}" y1="{top + 40}" x2="{_WIDTH - _RIGHT:g}" y2="{top + 40}"/>'
             f'<polyline class="mark" points="{" ".join(steps)}"/>'
-            f'<text x="{_WIDTH - _RIGHT:g}" y="{top + 10}" text-anchor="end">{most:g}</text>'
+            f'<text x="{_LEFT - 4:g}" y="{top + 8}" text-anchor="end">{most:g}</text>'
         )
     bottom = 14 + 62 * len(series)
     unit = escape(str(plot["unit"]))

@@ -293,8 +293,10 @@ def _declared_policy(
         if fault:
             raise ValueError(f"cannot compare {', '.join(sorted(fault))} of a fault")
     if "mirror" in rule:
-        share = rule.get("mirrorPercentage", {"value": 100})["value"]
-        policy["mirror"] = f"{share:g} % to {_declared_cluster(rule['mirror'], namespace, ports)}"
+        share = rule.get("mirrorPercentage", {"value": 100}).get("value", 0)
+        # Of 0 % istiod makes no policy at all (the same route.go, `MirrorPercent`).
+        if share:
+            policy["mirror"] = f"{share:g} % to {_declared_cluster(rule['mirror'], namespace, ports)}"
     return tuple(sorted(policy.items()))
 
 

@@ -16,7 +16,7 @@ from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
-from pyinfra.api.operation import operation
+from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.api.state import StateStage
 from pyinfra.context import host, state
 
@@ -28,6 +28,7 @@ from meshstrap.facts.preflight import Machine, Preflight
 from meshstrap.mesh import versions
 from meshstrap.operations import containerd, kubeadm, offline, system
 from meshstrap.operations.failure import executing, failure
+from meshstrap.operations.site import refuse_unknown_data
 
 GIB = 1 << 30
 ERROR = "error"
@@ -170,8 +171,7 @@ _looks: dict[StateStage, Look] = {}
 _rendered: dict[str, list[Finding]] = {}
 
 
-@operation()
-def look(plan: Plan) -> Generator[PyinfraCommand, None, None]:
+def look(plan: Plan, **arguments: Any) -> OperationMeta:
     """Look at the nodes and at the site as a whole, change nothing, and fail with all that is wrong at once.
 
     Whichever host comes first looks at all that can be reached, and tells what concerns the site; where that is an
@@ -185,6 +185,12 @@ def look(plan: Plan) -> Generator[PyinfraCommand, None, None]:
 
         preflight.look(name="Look at the nodes and the site", plan=preflight.Plan(bundle=host.data.bundle, ...))
     """
+    refuse_unknown_data()
+    return _look_at(plan=plan, **arguments)
+
+
+@operation()
+def _look_at(*, plan: Plan) -> Generator[PyinfraCommand, None, None]:
     wanted, faults = judge_data(plan)
     with _turn:
         if state.current_stage not in _looks:

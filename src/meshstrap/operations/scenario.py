@@ -35,6 +35,7 @@ from meshstrap.mesh import cluster_config, proxy_config, revision
 from meshstrap.mesh.errors import MeshError
 from meshstrap.operations import api_server, injection, istio, k8s, lint
 from meshstrap.operations.failure import executing, failure
+from meshstrap.operations.site import refuse_unknown_data
 from meshstrap.scenarios import ingress
 from meshstrap.scenarios.canary import ladder as canary_ladder
 from meshstrap.scenarios.canary.scenario import Canary
@@ -203,6 +204,7 @@ def verdicts(**arguments: Any) -> OperationMeta:
 
         scenario.verdicts(name="Verdicts")
     """
+    refuse_unknown_data()
     _tables.add(host.name)
     return _verdicts(**arguments)
 

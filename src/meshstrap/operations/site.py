@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import atexit
+import difflib
 import functools
 import getpass
 import os
 import socket
 from collections.abc import Generator
 from datetime import UTC, datetime
+from typing import Any
 
 import gevent
 from gevent.lock import RLock
 from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand, QuoteString, StringCommand
-from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.connectors import get_all_connectors
+from pyinfra.api.exceptions import ConnectError, OperationValueError
 from pyinfra.api.host import Host
-from pyinfra.api.operation import operation
+from pyinfra.api.inventory import Inventory
+from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.api.state import BaseStateCallback, State
-from pyinfra.context import host, state
+from pyinfra.context import ctx_inventory, host, state
 from typing_extensions import override
 
 from meshstrap import transport
@@ -52,6 +56,8 @@ _HELD_BY_ANOTHER = 75
 _HELD_MEANWHILE = 76
 _LEFT_BY = "left by:"
 _ANSWER_SECONDS = 20
+# Data that an inventory may leave out.
+_KNOWN = ("kubeconfig", "kube_context", "node_address", "node_port_url")
 
 _turn = RLock()
 _held: dict[str, transport.Remote] = {}
@@ -60,8 +66,7 @@ _troubles: dict[str, str] = {}
 _refusals: list[str] = []
 
 
-@operation()
-def lock() -> Generator[PyinfraCommand, None, None]:
+def lock(**arguments: Any) -> OperationMeta:
     """Make this run the only one on its hosts, until it ends.
 
     The locks of all hosts, and of the leader though it be outside --limit, are taken together, in the order of their
@@ -78,6 +83,37 @@ def lock() -> Generator[PyinfraCommand, None, None]:
 
         site.lock(name="One operator at a time")
     """
+    refuse_unknown_data()
+    return _lock(**arguments)
+
+
+def refuse_unknown_data() -> None:
+    """Refuse names that `--data` gives and neither the inventory nor its group_data has: nothing would read them.
+
+    Raises:
+        OperationValueError: there are some; each is named, with the name that it may have been meant for.
+
+    """
+    inventory: Inventory = ctx_inventory.get()  # type: ignore[no-untyped-call]
+    connectors = get_all_connectors()  # type: ignore[no-untyped-call]
+    known = {*_KNOWN, *inventory.data}.union(
+        *inventory.host_data.values(),
+        *inventory.group_data.values(),
+        *(vars(connector.data_cls).get("__annotations__", {}) for connector in connectors.values()),
+    )
+    unknown = [name for name in inventory.override_data if name not in known and not name.startswith("_")]
+    if unknown:
+        said = []
+        for name in sorted(unknown):
+            close = difflib.get_close_matches(name, known, n=1)
+            said.append(f"--data {name}: there is no such setting" + (f"; is {close[0]} meant?" if close else ""))
+        raise OperationValueError(
+            "\n".join([*said, "group_data/all.py has them all, and takes those of your own deploys"])
+        )
+
+
+@operation()
+def _lock() -> Generator[PyinfraCommand, None, None]:
     if not executing():
         host.noop("the lock is taken when the run executes")
         return

@@ -227,6 +227,14 @@ def sidecar(action: dict[str, Any], filters: dict[str, Any], port: int = 80) -> 
     return {"configs": [{"route_config": {"name": str(port), "virtual_hosts": hosts}}]}
 
 
+@pytest.mark.parametrize("share", [{"value": 0}, {}])
+def test_a_mirror_of_nothing_is_no_policy(share: dict[str, int]) -> None:
+    declared = virtual_service()
+    mirror = {"mirror": {"host": "canary", "subset": "v2"}, "mirrorPercentage": share}
+    declared["spec"] = {"hosts": ["canary"], "http": [{"route": [RULE], **mirror}]}
+    assert sidecar_route_differences(sidecar({}, {}), declared, [SERVICE]) == []
+
+
 @pytest.mark.parametrize(("rule", "action", "filters"), POLICIES)
 def test_what_a_sidecar_does_besides_routing_is_compared(
     rule: dict[str, Any], action: dict[str, Any], filters: dict[str, Any]
