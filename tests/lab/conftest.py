@@ -16,6 +16,19 @@ from meshstrap.lab.directory import Lab
 Finished = subprocess.CompletedProcess[str]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a person ask how stable the verdicts are: pytest tests/lab -m broken --rounds 10."""
+    parser.addoption("--rounds", type=int, default=1, help="how often each mesh is broken (tests marked broken)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat the tests that break a mesh as often as asked for."""
+    rounds = metafunc.config.getoption("--rounds")
+    if rounds > 1 and metafunc.definition.get_closest_marker("broken"):
+        metafunc.fixturenames.append("round_")
+        metafunc.parametrize("round_", range(1, rounds + 1))
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run of a deploy with --json: which operations changed, would change or failed, and what was said."""

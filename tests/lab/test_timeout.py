@@ -40,6 +40,7 @@ def test_the_second_run_changes_nothing(deploy: Deploy) -> None:
     assert (again.code, again.changed) == (0, []), again.said
 
 
+@pytest.mark.broken
 def test_a_rule_that_is_gone_is_told_and_put_back(deploy: Deploy, kubectl: Kubectl) -> None:
     kubectl("delete", "virtualservice", "nginx-vs", "-n", "timeout")
     verified = deploy(*VERIFY)
@@ -49,6 +50,7 @@ def test_a_rule_that_is_gone_is_told_and_put_back(deploy: Deploy, kubectl: Kubec
     assert (made.code, made.changed) == (0, [APPLY]), made.said
 
 
+@pytest.mark.broken
 def test_a_timeout_on_the_wrong_hop_is_told_and_put_back(deploy: Deploy, kubectl: Kubectl) -> None:
     """In one rule with the delay it is inert, and istioctl analyze says nothing."""
     here = [{"op": "remove", "path": "/spec/http/0/timeout"}]
