@@ -1,10 +1,11 @@
-"""We test that bad luck is told in words and mended by running again: istiod away, a firewall before a node,
-two people who prove at once. By the canary, whose proof is the quickest.
+"""We test that bad luck is told in words and mended by running again: istiod away, the gateway killed under the requests,
+no node left for a pod, a firewall before a node, two people who prove at once. By the canary, whose proof is quickest.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 
 from meshstrap.lab.directory import Lab
 
+APPLY = "Canary: two versions, split by weight"
 TABLE = "Verdicts"
 VERIFY = ("verify", "--data", "scenario=canary")
 ISTIO = ("istiod", "istio-ingressgateway")
@@ -55,6 +57,49 @@ def test_without_istiod_nothing_is_proved_and_nothing_called_wrong(
     assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert re.search(r"canary: INCONCLUSIVE: the API server could not compare .*istiod", verified.said), verified.said
     assert "Traceback" not in verified.said
+
+
+def test_a_gateway_that_dies_under_the_requests_fails_the_proof_and_the_next_run_passes(
+    deploy: Deploy, kubectl: Kubectl, mended: None
+) -> None:
+    stop = threading.Event()
+
+    def kill() -> None:
+        while not stop.wait(1):
+            kubectl(
+                "delete", "pods", "-l", "app=istio-ingressgateway", "-n", "istio-system", "--force", "--grace-period=0"
+            )  # fmt: skip
+
+    with ThreadPoolExecutor(1) as killer:
+        killed = killer.submit(kill)
+        try:
+            verified = deploy(*VERIFY)
+        finally:
+            stop.set()
+        killed.result()
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
+    assert re.search(r"canary: (FAIL|INCONCLUSIVE): ", verified.said), verified.said
+    assert "Traceback" not in verified.said
+
+
+@pytest.fixture
+def drained(kubectl: Kubectl) -> Iterator[None]:
+    """The only node that takes pods takes none, and one pod of the canary has gone from it."""
+    kubectl("cordon", "worker-1")
+    kubectl("delete", "pod", "-l", "app=canary,version=v1", "-n", "canary")
+    yield
+    kubectl("uncordon", "worker-1")
+
+
+def test_without_a_node_for_a_pod_the_reason_is_told_at_once(deploy: Deploy, mended: None, drained: None) -> None:
+    began = time.monotonic()
+    made = deploy("canary")
+    assert (made.code, made.failed) == (1, [APPLY]), made.said
+    assert re.search(r"appv1.*unschedulable", made.said), made.said
+    assert time.monotonic() - began < 60
+    verified = deploy(*VERIFY)
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
+    assert re.search(r"canary: (FAIL|INCONCLUSIVE): .*v1", verified.said), verified.said
 
 
 @pytest.fixture
