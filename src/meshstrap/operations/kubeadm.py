@@ -15,6 +15,7 @@ import gevent
 import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
+from pyinfra import logger
 from pyinfra.api.command import FunctionCommand, PyinfraCommand, QuoteString, StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.host import Host
@@ -446,6 +447,12 @@ def pod_network(pod_cidr: str, cni_manifests: Sequence[str]) -> Generator[Pyinfr
             " deploys/cluster.py for all hosts"
         )
         return
+    if without := unassigned(cluster):
+        host.log(
+            f"{', '.join(without)}: no network for pods, or no address, yet: no route leads there; run"
+            " deploys/cluster.py again once `kubectl get nodes -o wide` shows them whole",
+            logger.warning,
+        )
     own, routes = pod_routes(cluster, member["hostname"])
     texts = {CNI_FILE: cni_configuration(own), ROUTES_UNIT: routes_unit(own, routes, pod_cidr)}
     changes = list(write_changes(texts))
@@ -1058,7 +1065,7 @@ def _assigned(leader: Host, name: str) -> ClusterState | None:
     end = time.monotonic() + 60
     while True:
         cluster = fact(leader, Cluster)
-        if cluster and _pods_of(cluster, name) and _all_assigned(cluster):
+        if cluster and _pods_of(cluster, name) and not unassigned(cluster):
             return cluster
         if time.monotonic() > end:
             return cluster
@@ -1070,8 +1077,9 @@ def _pods_of(cluster: ClusterState, name: str) -> str | None:
     return node["pod_cidr"] if node else None
 
 
-def _all_assigned(cluster: ClusterState) -> bool:
-    return all(node["pod_cidr"] and node["address"] for node in cluster["nodes"].values())
+def unassigned(cluster: ClusterState) -> list[str]:
+    """Name the nodes that no route can lead to: they lack a network for their pods, or an address."""
+    return [name for name, node in cluster["nodes"].items() if not (node["pod_cidr"] and node["address"])]
 
 
 def _is_node(each: Host) -> bool:

@@ -141,6 +141,13 @@ def test_pods_of_other_nodes_are_reached_by_their_nodes() -> None:
     assert kubeadm.pod_routes(THREE, "b") == ("10.244.1.0/24", {"10.244.0.0/24": "192.0.2.1"})
 
 
+def test_nodes_that_no_route_can_lead_to_are_named() -> None:
+    assert kubeadm.unassigned(THREE) == ["c"]
+    assert kubeadm.unassigned(cluster(a=("192.0.2.1", "10.244.0.0/24", False), d=(None, "10.244.3.0/24", True))) == [
+        "d"
+    ]
+
+
 def test_a_route_to_a_node_that_is_no_more_is_stale_and_others_are_not_ours() -> None:
     now = ["10.244.1.0/24 via 192.0.2.2", "10.244.9.0/24 via 192.0.2.9", "198.51.100.0/24 via 192.0.2.254"]
     assert kubeadm.stale_routes(now, {"10.244.1.0/24": "192.0.2.2"}, "10.244.0.0/16") == ["10.244.9.0/24"]
