@@ -1,4 +1,4 @@
-"""We test that bad luck is told in words and mended by running again: istiod away, the gateway killed under the requests,
+"""We test that bad luck is told in words and mended by running again: istiod away, the gateway killed under requests,
 no node left for a pod, a firewall before a node, two people who prove at once. By the canary, whose proof is quickest.
 """
 
