@@ -58,29 +58,36 @@ WantedBy=multi-user.target
 """
 
 # A claim protects what an archive leaves out from garbage collection: the import's own lease covers only what it
-# writes. It does not expire; the next run releases what a run that died left. The tar is standard input.
+# writes. It does not expire; the next run releases what a run that died left. ctr takes longer to start than to do its
+# work, so as many as there are claims run at a time. The tar is standard input.
 _CLAIMS = f"""
 {PATH}
 c="ctr --address $1 --connect-timeout 10s --namespace {facts.NAMESPACE}"; shift
 release() {{
+    wait
     for claimed; do
         case $claimed in
             sha256:*) $c content label "$claimed" containerd.io/gc.root= {facts.CLAIM_LABEL.partition("=")[0]}= ;;
             *) $c snapshots rm "$claimed" ;;
-        esac >/dev/null 2>&1
+        esac >/dev/null 2>&1 &
     done
+    wait
     return 0
 }}
 """
 _IMPORT = f"""{_CLAIMS}
 claims=$1; shift
 trap 'release $claims' EXIT; trap 'exit 1' HUP INT TERM PIPE
+now=$(date -u +%FT%TZ); started=; gone=
 for claimed in $claims; do
     case $claimed in
-        sha256:*) $c content label "$claimed" "containerd.io/gc.root=$(date -u +%FT%TZ)" {facts.CLAIM_LABEL} ;;
+        sha256:*) $c content label "$claimed" "containerd.io/gc.root=$now" {facts.CLAIM_LABEL} ;;
         *) $c snapshots prepare "$claimed" "${{claimed#{facts.CLAIM_SNAPSHOT}}}" ;;
-    esac >/dev/null 2>&1 || {{ echo "$claimed is gone" >&2; exit {GONE}; }}
+    esac >/dev/null 2>&1 &
+    started="$started $claimed=$!"
 done
+for each in $started; do wait "${{each##*=}}" || gone=${{each%=*}}; done
+[ -z "$gone" ] || {{ echo "$gone is gone" >&2; exit {GONE}; }}
 $c images import - || exit 1
 # Whether it delivered is for the caller to find out.
 while [ $# -gt 0 ]; do

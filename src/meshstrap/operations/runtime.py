@@ -18,7 +18,7 @@ from pyinfra.context import host
 from meshstrap import transport
 from meshstrap.bundle import archive
 from meshstrap.bundle import plan as planning
-from meshstrap.bundle.lock import Lock, LockError
+from meshstrap.bundle.lock import Image, Lock, LockError
 from meshstrap.bundle.plan import Batch, Plan, Runtime, Shipment, UnknownImageError
 from meshstrap.bundle.reference import ReferenceError
 from meshstrap.bundle.store import Store, StoreError
@@ -121,6 +121,8 @@ def images(
     for attempt in range(_ATTEMPTS if todo.send else 0):
         broken: list[str] = []
         yield FunctionCommand(_send, (store, runtime, todo, broken), {})
+        if not broken and not todo.unpinned and not prune and _verified(needed):
+            return
         # On a connection that was lost, this makes it again.
         runtime = fact(host, facts.Runtime)
         todo = make(runtime)
@@ -206,7 +208,7 @@ def _nothing_missing(lock: Lock, kubernetes_version: str, cni_manifests: Sequenc
         for image in lock.images
         if "control_plane" in host.groups or not containerd.of_control_plane(image.reference)
     ]
-    if sum(len(name) + len(manifest) for name, manifest in candidates) > _QUESTION:
+    if _length(candidates) > _QUESTION:
         return None
     held = fact(host, facts.Held, images=candidates, cluster=containerd.asks_cluster(host))
     member = held["member"]
@@ -218,6 +220,18 @@ def _nothing_missing(lock: Lock, kubernetes_version: str, cni_manifests: Sequenc
     except UnknownImageError:
         return None  # What the bundle lacks is said where kubeadm is asked what it needs.
     return len(needed) if planning.nothing_missing(needed, held["whole"]) else None
+
+
+def _verified(needed: Sequence[Image]) -> bool:
+    """Tell whether the cheap question shows that the node has all of some images; where not, more must be asked."""
+    asked = [(image.reference, image.manifest) for image in needed]
+    if _length(asked) > _QUESTION:
+        return False
+    return planning.nothing_missing(needed, fact(host, facts.Held, images=asked, cluster=False)["whole"])
+
+
+def _length(asked: Sequence[tuple[str, str]]) -> int:
+    return sum(len(name) + len(manifest) for name, manifest in asked)
 
 
 def _wanted(
