@@ -9,7 +9,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from meshstrap.bundle.plan import NodeImage, Runtime, Whole
-from meshstrap.facts.system import PATH
+from meshstrap.facts import system
 
 NAMESPACE = "k8s.io"
 SOCKET = "/run/containerd/containerd.sock"
@@ -86,7 +86,7 @@ class Images(FactBase[dict[str, NodeImage]]):
 
     @override
     def command(self) -> str:
-        return f"{PATH}\n{script(SOCKET)}"
+        return f"{system.PATH}\n{script(SOCKET)}"
 
     @override
     def process(self, output: list[str]) -> dict[str, NodeImage]:
@@ -115,7 +115,7 @@ def parse(output: list[str], endpoint: str) -> Runtime:
         The runtime; where it does not answer its version is empty. Disk and thresholds are not asked here.
 
     """
-    said, values = _parts(output)
+    said, values = system.parts(output)
     labels, snapshots, claims = _stored(said)
     claimed = [words[1] for words in snapshots if words[1].startswith(CLAIM_SNAPSHOT)]
     on_chain = {
@@ -158,7 +158,7 @@ def whole_script(images: Iterable[tuple[str, str]]) -> str:
 
 def parse_whole(output: list[str]) -> Whole:
     """Read what that script printed."""
-    said, _ = _parts(output)
+    said, _ = system.parts(output)
     labels, snapshots, claims = _stored(said)
     return {
         "names": said.get("named", []),
@@ -175,22 +175,6 @@ def pinnable(version: str) -> bool:
         return False
     known = tuple(int(number) for number in numbers[:3])
     return known >= _PINNABLE[-1] or any(known[:2] == first[:2] and known >= first for first in _PINNABLE)
-
-
-def _parts(output: list[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    said: dict[str, list[str]] = {}
-    values: dict[str, str] = {}
-    lines: list[str] = []
-    for line in output:
-        if line.startswith("#"):
-            key, _, value = line[1:].strip().partition(" ")
-            if value:
-                values[key] = value
-            else:
-                lines = said.setdefault(key, [])
-        elif line.strip():
-            lines.append(line.strip())
-    return said, values
 
 
 def _stored(said: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[list[str]], list[str]]:

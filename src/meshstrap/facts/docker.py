@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from meshstrap.bundle.plan import NodeImage, Runtime, chain_ids
+from meshstrap.facts import system
 
 # Docker takes no labels on an image that is made already: what we brought, an image id a line.
 OURS_FILE = "/var/lib/meshstrap/docker-images"
@@ -45,18 +46,7 @@ def parse(output: list[str], endpoint: str) -> Runtime:
         without a name has its id for one, `sha256:...`.
 
     """
-    said: dict[str, list[str]] = {}
-    values: dict[str, str] = {}
-    lines: list[str] = []
-    for line in output:
-        if line.startswith("#"):
-            key, _, value = line[1:].strip().partition(" ")
-            if value:
-                values[key] = value
-            else:
-                lines = said.setdefault(key, [])
-        elif line.strip():
-            lines.append(line.strip())
+    said, values = system.parts(output)
     by_manifest = _CONTAINERD_STORE in values.get("status", "")
     ours, used = set(said.get("ours", [])), set(said.get("containers", []))
     images: dict[str, NodeImage] = {}

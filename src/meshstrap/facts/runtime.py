@@ -263,7 +263,7 @@ printf '%s\\n' "$said" | tr ' ' '\\n'"""
 
 def parse_node(output: list[str]) -> NodeState:
     """Read what the Node fact's script printed."""
-    said, values = _parts(output)
+    said, values = system.parts(output, _PART)
     member = kubeadm.parse_member(said["member"])
     # A kubeadm of another version names other images.
     of_version = member["kubeadm"] == f"v{values['version'].removeprefix('v')}"
@@ -278,7 +278,7 @@ def parse_node(output: list[str]) -> NodeState:
 
 def parse_held(output: list[str]) -> HeldState:
     """Read what the Held fact's script printed."""
-    said, values = _parts(output)
+    said, values = system.parts(output, _PART)
     return {
         "platform": system.platform(values["machine"]),
         "member": kubeadm.parse_member(said["member"]),
@@ -329,20 +329,6 @@ def parse(output: list[str]) -> plan.Runtime:
     runtime["disk"] = _disk(said.get("#disk", []))
     runtime["eviction"] = None if thresholds is None else dict(_pair(line) for line in thresholds)
     return runtime
-
-
-def _parts(output: list[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    said: dict[str, list[str]] = {}
-    values: dict[str, str] = {}
-    lines: list[str] = []
-    for line in output:
-        if line.startswith(_PART):
-            name, _, value = line.removeprefix(_PART).strip().partition(" ")
-            lines = said.setdefault(name, [])
-            values[name] = value
-        else:
-            lines.append(line)
-    return said, values
 
 
 def _disk(lines: list[str]) -> plan.Disk | None:

@@ -161,6 +161,32 @@ def platform(machine: str) -> str:
     return f"linux/{_ARCHITECTURES.get(machine, machine)}"
 
 
+def parts(output: list[str], mark: str = "#") -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Read the parts of what a script printed: lines that follow `<mark>name`, and values, `<mark>name value`.
+
+    Args:
+        output: its lines.
+        mark: what these begin with.
+
+    Returns:
+        The lines of each part, stripped and without empty ones, and the values, both by name.
+
+    """
+    said: dict[str, list[str]] = {}
+    values: dict[str, str] = {}
+    lines: list[str] = []
+    for line in output:
+        if line.startswith(mark):
+            name, _, value = line.removeprefix(mark).strip().partition(" ")
+            if value:
+                values[name] = value
+            else:
+                lines = said.setdefault(name, [])
+        elif line.strip():
+            lines.append(line.strip())
+    return said, values
+
+
 def parse_services(output: list[str]) -> dict[str, Service]:
     """Read what the Services fact's script printed."""
     services: dict[str, Service] = {}
