@@ -66,6 +66,18 @@ def too_quick(series: dict[str, Any]) -> None:
     series["log"]["busybox"][marks(series, "tomcat-slow")[0]][0]["milliseconds"] = 100
 
 
+def all_quicker(series: dict[str, Any]) -> None:
+    """As if 300 ms were declared: no request alone is too quick for a busy machine."""
+    for mark in marks(series, "tomcat-slow"):
+        line = series["log"]["busybox"][mark][0]
+        line["milliseconds"] = line["upstream_milliseconds"] + 300
+
+
+def one_quicker(series: dict[str, Any]) -> None:
+    """Seen at load 36 on two cores."""
+    series["log"]["busybox"][marks(series, "tomcat-slow")[0]][0] |= {"milliseconds": 520, "upstream_milliseconds": 89}
+
+
 def too_often(series: dict[str, Any]) -> None:
     """As if 80 % were aborted."""
     aborted = marks(series, "tomcat-half", "FI")[0]
@@ -106,6 +118,7 @@ def no_answer(series: dict[str, Any]) -> None:
         (a_fault_in_the_control, "tomcat-sound was delayed, which it should not be"),
         (a_slow_server, "not the fault's delay"),
         (too_quick, "has the flag DI and took only 100 ms"),
+        (all_quicker, "the delays of tomcat-slow were 300 ms in the median, declared 500"),
         (too_often, r"160 of 200 requests to tomcat-half .* OUTSIDE"),
         (fewer_counted, "counted 118 aborts, and logged 119"),
         (twice_in_a_log, "left 2 lines in the client's log"),
@@ -121,6 +134,11 @@ def test_what_contradicts_the_claim_fails(honest: dict[str, Any], forge: Forgery
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(verdict.summary)
     assert "109 of 200" not in verdict.summary
+
+
+def test_a_delay_that_a_busy_machine_cut_short_is_still_one(honest: dict[str, Any]) -> None:
+    one_quicker(honest["rounds"][0])
+    assert judge(honest).outcome is Outcome.PASS
 
 
 def no_counter(series: dict[str, Any]) -> None:

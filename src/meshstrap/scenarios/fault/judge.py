@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import median
 from typing import Any
 
 from meshstrap.evidence import plots
@@ -14,8 +15,10 @@ from meshstrap.evidence.verdict import Verdict
 from meshstrap.scenarios.witnesses import replaced, risen, sentences, weighed
 
 DELAY_MILLISECONDS = 500
-# Envoy's timers read a clock that stands still while it works on other things: 498 ms were seen.
-AT_LEAST = 0.95 * DELAY_MILLISECONDS
+# Envoy's timers read a clock that stands still while it works on other things. Of 100 delays the median was 501 to 502
+# ms whatever the load; the shortest 497, and 431, 454 and 469 on a machine with ten times more to do than it could.
+TYPICAL = 0.95 * DELAY_MILLISECONDS
+AT_LEAST = 0.5 * DELAY_MILLISECONDS
 STATUS = 503
 
 
@@ -37,9 +40,9 @@ EXPECTED = {
 
 RULE = (
     "aborted: 503 for the client, one line with FI and no upstream in its proxy's log, none in the server's; delayed:"
-    f" 200, one line with DI that took {AT_LEAST:g} ms and more, not counting what the server took, one line"
-    " at the server; spared: 200 without flag or delay, one line in each log; at 100 % every request has its fault, in"
-    " the control none; the proxy's counters rose by as many at least"
+    f" 200, one line with DI that took {AT_LEAST:g} ms and more, {TYPICAL:g} and more in the median, not counting what"
+    " the server took, one line at the server; spared: 200 without flag or delay, one line in each log; at 100 % every"
+    " request has its fault, in the control none; the proxy's counters rose by as many at least"
 )
 
 
@@ -112,6 +115,7 @@ def _look(series: Mapping[str, Any]) -> Seen:
     fates = {name: Counter[str]() for name in EXPECTED}
     failures: dict[str, list[str]] = {}
     gaps: dict[str, list[str]] = {}
+    waits: dict[str, list[int]] = {name: [] for name in EXPECTED}
     for request in series["requests"]:
         name, mark = request["service"], request["mark"]
         if not request["sent"]:
@@ -133,7 +137,14 @@ def _look(series: Mapping[str, Any]) -> Seen:
                 gaps.setdefault(f"to {name} {lacks}", []).append(mark)
             elif fate not in _allowed(EXPECTED[name]):
                 failures.setdefault(f"to {name} {_WORDS[fate]}", []).append(mark)
+            elif fate == "delay":
+                waits[name].append(here[0]["milliseconds"] - here[0]["upstream_milliseconds"])
     found = Seen(fates, list(sentences(failures)), list(sentences(gaps)))
+    found.failures.extend(
+        f"the delays of {name} were {median(each):g} ms in the median, declared {DELAY_MILLISECONDS}"
+        for name, each in waits.items()
+        if each and median(each) < TYPICAL
+    )
     for fault, value in risen(series).items():
         logged = _sum(found, fault.removesuffix("s"))
         if value is None:
