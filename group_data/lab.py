@@ -51,3 +51,6 @@ istio_values = {
     "telemetry": {"enabled": False},
     "pilot": {"env": {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false"}},
 }
+
+# On the control plane; this machine need not have one.
+kubectl = "uv run meshstrap lab kubectl"

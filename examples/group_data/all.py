@@ -61,6 +61,8 @@ prove = True
 # Take over fields that another manager of the cluster holds.
 force = False
 reports = "reports"
+# How you call kubectl from here, in the commands that are printed to try by hand.
+kubectl = "kubectl"
 
 # --- ssh -------------------------------------------------------------------------------------------------------------
 # So that AES-GCM is taken, which costs this machine a third less than paramiko's first choice; it is in OpenSSH since

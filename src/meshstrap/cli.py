@@ -83,7 +83,7 @@ def _count(number: int, noun: str) -> str:
 
 
 @main.command("report")
-@click.argument("directory", default="reports", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("directory", default="reports", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "-o", "--output", default="report.html", show_default=True, type=click.Path(dir_okay=False, path_type=Path)
 )
@@ -92,6 +92,10 @@ def report_(directory: Path, output: Path) -> None:
 
     The page needs nothing beside it and no network.
     """
+    if not directory.is_dir():
+        raise click.ClickException(
+            f"{directory}: no such directory; each proof writes there, for example deploys/verify.py"
+        )
     folder = page.read(directory)
     output.write_text(page.render(folder, f"meshstrap: {directory.resolve().parent.name}"), encoding="utf-8")
     for line in folder.passed_over:

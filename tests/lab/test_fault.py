@@ -46,7 +46,8 @@ def test_each_request_is_accounted_for_and_the_verdict_told_with_its_numbers(app
     said = applied.said
     assert re.search(r"fault: PASS: 10 of 10 aborted and 10 of 10 delayed at 100 %; \d+ of [25]00 aborted", said), said
     assert "control: none of 10" in said
-    assert "kubectl exec -n fault deploy/busybox -c busybox -- wget -q -O - http://tomcat-svc:8080/" in said
+    by_hand = "exec -n fault deploy/busybox -c busybox -- wget -q -O - http://tomcat-svc:8080/"
+    assert f"try it: uv run meshstrap lab kubectl {by_hand}" in said
 
 
 def test_the_second_run_changes_nothing(deploy: Deploy) -> None:

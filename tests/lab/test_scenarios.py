@@ -1,5 +1,5 @@
 """We test that all scenarios live side by side on one cluster: each is proved, the table tells it, a second run changes
-nothing, and istioctl has nothing to say against them.
+nothing, and istioctl has nothing to say against them; that all go again, and that then nothing passes for proved.
 """
 
 from __future__ import annotations
@@ -57,3 +57,15 @@ def test_istioctl_finds_nothing_wrong(all_of_them: Any, on_node: Callable[..., A
         if each["level"] in ("Warning", "Error") and set(re.findall(r"[\w-]+", each.get("origin", ""))) & ours
     ]
     assert wrong == []
+
+
+def test_where_none_stands_nothing_passes_for_proved(all_of_them: Any, deploy: Deploy) -> None:
+    clean = deploy("clean")
+    assert (clean.code, len(clean.changed)) == (0, len(scenarios.names())), clean.said
+    verified = deploy("verify")
+    assert (verified.code, verified.failed) == (1, ["Verdicts"]), verified.said
+    assert "no scenario stands on this cluster, so nothing was proved" in verified.said
+    assert deploy("canary", "--data", "prove=false").code == 0
+    verified = deploy("verify")
+    assert verified.code == 0, verified.said
+    assert re.search(r"not on the cluster, so not proved: bookinfo, circuit_breaker, .*timeout", verified.said)

@@ -43,9 +43,11 @@ from meshstrap.scenarios.engine import Scenario, prove, remains
 from meshstrap.scenarios.parameters import ParameterError
 from meshstrap.scenarios.site import Node, Site
 
-# By host: those whose deploy ends with a table, and for each scenario proved in this run outcome, summary and seconds.
+# By host: those whose deploy ends with a table, for each scenario proved in this run outcome, summary and seconds, and
+# those that verify.py did not find on the cluster.
 _tables: set[str] = set()
 _made: dict[str, dict[str, tuple[Outcome, str, float]]] = {}
+_away: dict[str, list[str]] = {}
 
 # By node, how it is reached in this run; and the ports that lead to those that are not reached directly.
 _detours: dict[str, Node] = {}
@@ -214,7 +216,13 @@ def _verdicts() -> Generator[PyinfraCommand, None, None]:
     if not executing():
         host.noop("the table is drawn when the run executes")
         return
-    made = _made.get(host.name, {})
+    made, away = _made.get(host.name, {}), _away.get(host.name, [])
+    if not made and away:
+        yield failure(
+            "no scenario stands on this cluster, so nothing was proved; apply one first, for example with"
+            " deploys/canary.py"
+        )
+        return
     if not made:
         host.noop("no scenario was to be proved")
         return
@@ -224,6 +232,8 @@ def _verdicts() -> Generator[PyinfraCommand, None, None]:
             f"{name:{width}}  {outcome:12}  {seconds:5.1f} s  {summary}",
             logger.info if outcome is Outcome.PASS else logger.warning,
         )
+    if away:
+        host.log(f"not on the cluster, so not proved: {', '.join(away)}", logger.info)
     counted = Counter(outcome for outcome, _, _ in made.values())
     said = ", ".join(f"{number} {outcome}" for outcome, number in counted.items())
     if counted[Outcome.PASS] == len(made):
@@ -249,6 +259,7 @@ def _proof(*, scenario: str, if_applied: bool) -> Generator[PyinfraCommand, None
     try:
         client = api_server.client(host)
         if if_applied and not asked_for and query.get(client, "v1", "Namespace", found.namespace) is None:
+            _away.setdefault(host.name, []).append(scenario)
             host.noop(f"{scenario} is not on the cluster, so there is nothing to prove")
             return
         began = time.monotonic()
@@ -309,7 +320,8 @@ def _prove_gone(client: Client, found: Scenario) -> None:
 def site(client: Client) -> Site:
     """Give what a proof gets to work with, as the host's data say."""
     reports = Path(str(host.data.get("reports", "reports")))
-    return Site(client, _nodes(client), reports, _revision(), progress=_whisper)
+    kubectl = str(host.data.get("kubectl", "kubectl"))
+    return Site(client, _nodes(client), reports, _revision(), progress=_whisper, kubectl=kubectl)
 
 
 def _within_reach(site: Site, found: Scenario) -> Site:

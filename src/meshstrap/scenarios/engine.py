@@ -10,6 +10,7 @@ Applying the objects is the business of the operation, and is over when a proof 
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -39,6 +40,8 @@ CONVERGE_PAUSE = 0.2
 # Access-log lines were seen 0.5 to 0.9 s after the request; a loaded machine needs longer.
 COLLECT_SECONDS = 15.0
 COLLECT_PAUSE = 0.25
+
+_KUBECTL = re.compile(r"\bkubectl(?= )")
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,8 @@ def prove(
     path = report.write(site.reports, scenario.name, content, at=started)
     if not verdict.passed:
         return Proof(scenario.name, verdict, path, "")
-    return Proof(scenario.name, verdict, path, scenario.try_it(observation), _way(scenario, site, objects))
+    by_hand = _KUBECTL.sub(lambda _: site.kubectl, scenario.try_it(observation))
+    return Proof(scenario.name, verdict, path, by_hand, _way(scenario, site, objects))
 
 
 def _way(scenario: Scenario, site: Site, objects: list[Object]) -> str:

@@ -61,6 +61,7 @@ class Site:
         revision: the site's revision of Istio.
         clock: time.
         progress: told what the proof is doing, one short line at a time.
+        kubectl: how a person calls it from here, in commands that are printed.
     """
 
     client: Client
@@ -69,3 +70,4 @@ class Site:
     revision: str = revision.DEFAULT
     clock: Clock = field(default_factory=Clock)
     progress: Callable[[str], None] = _silent
+    kubectl: str = "kubectl"
