@@ -44,7 +44,7 @@ echo '#snapshots'; $c snapshots ls 2>/dev/null | awk 'NR > 1 { print $NF, $1, (N
 """
 
 # `images check` tells whether every blob is there and unpacked; its -q prints incomplete images too, so the table is
-# read.
+# read. It takes as long as the others together, so a pipe runs both at a time.
 _SCRIPT = f"""
 command -v ctr >/dev/null 2>&1 || exit 0
 echo "#installed yes"
@@ -54,11 +54,17 @@ v=$($c version 2>/dev/null | awk '/^Server/ {{ s = 1 }} s && $1 == "Version:" {{
 [ -n "$v" ] || exit 0
 echo "#version $v"
 containerd config dump 2>/dev/null | tr -d "\\"' " | sed -n 's/^\\(root\\|discard_unpacked_layers\\)=/#\\1 /p'
-echo '#images'; $c images ls 2>/dev/null | awk 'NR > 1 {{ print $1, $3, $NF }}'
+{{
 echo '#check'
 $c images check 2>/dev/null | awk 'NR > 1 {{ print $1, ($0 ~ / complete \\(/ ? "complete" : "incomplete"), $NF }}'
+}} | {{
+(
+echo '#images'; $c images ls 2>/dev/null | awk 'NR > 1 {{ print $1, $3, $NF }}'
 {_STORED}
 echo '#containers'; $c containers ls 2>/dev/null | awk 'NR > 1 {{ print $2 }}'
+) </dev/null
+cat
+}}
 """
 
 
