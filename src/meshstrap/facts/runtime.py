@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypedDict, cast
+from collections.abc import Callable
+from typing import TypedDict, TypeVar, cast
 
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
@@ -15,6 +16,7 @@ from meshstrap.facts.kubeadm import MemberState
 KUBELET = "/var/lib/kubelet"
 DOCKERSHIM = "/var/run/dockershim.sock"
 _PART = "##meshstrap "
+Answer = TypeVar("Answer")
 _POD_IMAGES = " ".join(
     f"{{..spec.{name}[*].image}}" for name in ("containers", "initContainers", "ephemeralContainers")
 )
@@ -124,10 +126,7 @@ class Runtime(FactBase[plan.Runtime]):
 
     @override
     def process(self, output: list[str]) -> plan.Runtime:
-        try:
-            return parse(output)
-        except (KeyError, ValueError, IndexError) as error:
-            raise FactProcessError(f"the node answered what cannot be read: {error!r}") from error
+        return _readable(parse, output)
 
 
 class Node(FactBase[NodeState]):
@@ -173,10 +172,7 @@ cat
 
     @override
     def process(self, output: list[str]) -> NodeState:
-        try:
-            return parse_node(output)
-        except (KeyError, ValueError, IndexError) as error:
-            raise FactProcessError(f"the node answered what cannot be read: {error!r}") from error
+        return _readable(parse_node, output)
 
 
 class Held(FactBase[HeldState]):
@@ -231,10 +227,7 @@ cat
 
     @override
     def process(self, output: list[str]) -> HeldState:
-        try:
-            return parse_held(output)
-        except (KeyError, ValueError, IndexError) as error:
-            raise FactProcessError(f"the node answered what cannot be read: {error!r}") from error
+        return _readable(parse_held, output)
 
 
 class PodImages(FactBase[list[str]]):
@@ -259,6 +252,14 @@ printf '%s\\n' "$said" | tr ' ' '\\n'"""
     @override
     def process(self, output: list[str]) -> list[str]:
         return sorted({line.strip() for line in output if line.strip()})
+
+
+def _readable(read: Callable[[list[str]], Answer], output: list[str]) -> Answer:
+    """Read an answer; one that is cut off fails its own host alone."""
+    try:
+        return read(output)
+    except (KeyError, ValueError, IndexError) as error:
+        raise FactProcessError(f"the node answered what cannot be read: {error!r}") from error
 
 
 def parse_node(output: list[str]) -> NodeState:

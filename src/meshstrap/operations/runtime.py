@@ -204,13 +204,13 @@ def _nothing_missing(lock: Lock, kubernetes_version: str, cni_manifests: Sequenc
     are the same on a node that kubeadm was through on, since it began with all of them there, and where there is none.
     """
     candidates = [
-        (image.reference, image.manifest)
+        image
         for image in lock.images
         if "control_plane" in host.groups or not containerd.of_control_plane(image.reference)
     ]
-    if _length(candidates) > _QUESTION:
+    held = _held(candidates, cluster=containerd.asks_cluster(host))
+    if held is None:
         return None
-    held = fact(host, facts.Held, images=candidates, cluster=containerd.asks_cluster(host))
     member = held["member"]
     if phase(member) != "ours" and held["kubeadm"]:
         return None
@@ -224,14 +224,16 @@ def _nothing_missing(lock: Lock, kubernetes_version: str, cni_manifests: Sequenc
 
 def _verified(needed: Sequence[Image]) -> bool:
     """Tell whether the cheap question shows that the node has all of some images; where not, more must be asked."""
-    asked = [(image.reference, image.manifest) for image in needed]
-    if _length(asked) > _QUESTION:
-        return False
-    return planning.nothing_missing(needed, fact(host, facts.Held, images=asked, cluster=False)["whole"])
+    held = _held(needed, cluster=False)
+    return held is not None and planning.nothing_missing(needed, held["whole"])
 
 
-def _length(asked: Sequence[tuple[str, str]]) -> int:
-    return sum(len(name) + len(manifest) for name, manifest in asked)
+def _held(images: Sequence[Image], *, cluster: bool) -> facts.HeldState | None:
+    """Ask the cheap question about some images; None where it would be too long for one command."""
+    asked = [(image.reference, image.manifest) for image in images]
+    if sum(len(name) + len(manifest) for name, manifest in asked) > _QUESTION:
+        return None
+    return fact(host, facts.Held, images=asked, cluster=cluster)
 
 
 def _wanted(
