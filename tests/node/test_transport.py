@@ -129,3 +129,57 @@ def test_what_travels_here_is_printed_at_no_verbosity(
     assert run.returncode == 0, run.stdout + run.stderr
     assert "secret-in" not in run.stdout + run.stderr
     assert "secret-out" not in run.stdout + run.stderr
+
+
+SLOW_READER = """
+import json
+from pathlib import Path
+import gevent
+from paramiko import Channel
+from pyinfra.context import host
+from pyinfra.operations import python
+from pyinfra.api.command import StringCommand
+from meshstrap import transport
+
+SIZE = 20 * 1024 * 1024
+SLOW = '''
+total=0
+while n=$(head -c 65536 | wc -c) && [ "$n" -gt 0 ]; do total=$((total + n)); sleep 0.005; done
+echo $total
+'''
+
+def work():
+    packets, beside = [], []
+    node = host.connector.host  # pyinfra's own name for it is nobody in another greenlet
+    send = Channel._send
+
+    def counted(self, data, message):
+        size = send(self, data, message)
+        packets.append(size)
+        return size
+
+    def write(remote):
+        greenlet = gevent.spawn(transport.execute, node, StringCommand("echo heard"), timeout=5)
+        remote.write(bytes(SIZE))
+        beside.append(greenlet.get().stdout)
+
+    Channel._send = counted
+    took = transport.stream(host, StringCommand(SLOW), write).stdout
+    Path({seen!r}).write_text(json.dumps([int(took), SIZE / len(packets), beside]))
+
+python.call(name="Work", function=work)
+"""
+
+
+def test_a_slow_reader_gets_whole_packets_and_what_is_asked_beside_it_is_answered(
+    bare_node: Lab, run_pyinfra: Callable[..., Finished], tmp_path: Path
+) -> None:
+    seen, deploy = tmp_path / "seen.json", tmp_path / "work.py"
+    deploy.write_text(SLOW_READER.replace("{seen!r}", repr(str(seen))))
+    run = run_pyinfra("inventory.py", str(deploy), "-y", lab=bare_node, timeout=60)
+    assert run.returncode == 0, run.stdout + run.stderr
+    size, a_packet, beside = json.loads(seen.read_text())
+    assert size == 20 * 1024 * 1024
+    assert beside == ["heard\n"]
+    # sshd takes 32 KiB at a time (CHAN_SES_PACKET_DEFAULT of OpenSSH's channels.h), less what the packet itself needs.
+    assert a_packet > 0.9 * 32 * 1024

@@ -53,8 +53,8 @@ echo "#installed yes"
 v=$($c version 2>/dev/null | awk '/^Server/ {{ s = 1 }} s && $1 == "Version:" {{ print $2; exit }}')
 [ -n "$v" ] || exit 0
 echo "#version $v"
-containerd config dump 2>/dev/null | tr -d "\\"' " | sed -n 's/^\\(root\\|discard_unpacked_layers\\)=/#\\1 /p'
 {{
+containerd config dump 2>/dev/null | tr -d "\\"' " | sed -n 's/^\\(root\\|discard_unpacked_layers\\)=/#\\1 /p'
 echo '#check'
 $c images check 2>/dev/null | awk 'NR > 1 {{ print $1, ($0 ~ / complete \\(/ ? "complete" : "incomplete"), $NF }}'
 }} | {{

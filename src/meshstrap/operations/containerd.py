@@ -59,7 +59,7 @@ WantedBy=multi-user.target
 
 # A claim protects what an archive leaves out from garbage collection: the import's own lease covers only what it
 # writes. It does not expire; the next run releases what a run that died left. ctr takes longer to start than to do its
-# work, so as many as there are claims run at a time. The tar is standard input.
+# work, so as many as there are claims, or labels, run at a time. The tar is standard input.
 _CLAIMS = f"""
 {PATH}
 c="ctr --address $1 --connect-timeout 10s --namespace {facts.NAMESPACE}"; shift
@@ -91,10 +91,11 @@ for each in $started; do wait "${{each##*=}}" || gone=${{each%=*}}; done
 $c images import - || exit 1
 # Whether it delivered is for the caller to find out.
 while [ $# -gt 0 ]; do
-    [ -z "$3" ] || $c images label "$1" $3 >/dev/null 2>&1
-    case $3 in *{facts.OURS_LABEL}*) $c content label "$2" {facts.OURS_LABEL} >/dev/null 2>&1 ;; esac
+    [ -z "$3" ] || $c images label "$1" $3 >/dev/null 2>&1 &
+    case $3 in *{facts.OURS_LABEL}*) $c content label "$2" {facts.OURS_LABEL} >/dev/null 2>&1 & ;; esac
     shift 3
 done
+wait
 exit 0
 """
 _RELEASE = f"""{_CLAIMS}
