@@ -230,6 +230,11 @@ def check_(
     for part in parts:
         if part.unchecked:
             click.echo(f"not checked: {part.name}: {part.unchecked}")
+    programs = {program.name for program in locked.programs}
+    if "kubeadm" not in programs:
+        click.echo("not checked: Kubernetes: the bundle has no kubeadm: who made the cluster brings its own images")
+    if "kubelet" not in programs and not platforms:
+        click.echo("not checked: the nodes' platforms: name them with --platform")
     _fail(faults)
     count = len({use.reference for part in parts for use in part.uses})
     click.echo(f"{count} images are asked for, and {held.directory} holds them all")

@@ -82,16 +82,16 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
     """Make a bundle of small images: small_bundle(one=["base", "own"], size=1 << 20) -> its directory.
 
     An image docker.io/tests/NAME:1 for each name, of layers that are the same wherever their name is; `size` is the
-    bytes of each layer.
+    bytes of each layer, `platform` that of all images.
     """
 
-    def make(size: int = 2 << 20, **images: Sequence[str]) -> Path:
+    def make(size: int = 2 << 20, platform: str = "linux/amd64", **images: Sequence[str]) -> Path:
         directory = tmp_path_factory.mktemp("bundle")
         store = Store(directory / "store")
         made = [
             store.add_image(
                 f"docker.io/tests/{name}:1",
-                "linux/amd64",
+                platform,
                 [_layer(store, layer, size) for layer in layers],
                 {"Cmd": [f"/{layers[0]}"]},
                 "a test",

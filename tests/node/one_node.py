@@ -146,6 +146,18 @@ class OneNode:
         self.sh("DEBIAN_FRONTEND=noninteractive dpkg --install /root/packages/*.deb && rm -r /root/packages", 120)
 
     @contextlib.contextmanager
+    def without_pods(self) -> Iterator[None]:
+        """Let it have a way to ask its cluster, which names no image: stands for one on which nothing runs."""
+        self.sh(
+            "touch /etc/kubernetes/admin.conf;"
+            " printf '#!/bin/sh\n' >/usr/local/sbin/kubectl; chmod 755 /usr/local/sbin/kubectl"
+        )
+        try:
+            yield
+        finally:
+            self.sh("rm /etc/kubernetes/admin.conf /usr/local/sbin/kubectl")
+
+    @contextlib.contextmanager
     def held(self, bundle: Path, hold_at: int) -> Iterator[tuple[subprocess.Popen[str], Proxy]]:
         """Start such a run, and hold it once so many bytes have gone to the node."""
         proxy = Proxy(self.ssh_port, hold_at)

@@ -136,14 +136,13 @@ def test_a_half_image_is_repaired_with_the_lost_layer_alone(loaded: OneNode, bun
 
 @pytest.fixture
 def asked(loaded: OneNode) -> Iterator[Callable[[], str]]:
-    """What ctr was called with on the loaded node since it was last asked; kubeadm is away, as on workers of others."""
+    """What ctr was called with on the loaded node since it was last asked."""
     loaded.sh(
-        "mv /usr/local/bin/kubeadm /root/kubeadm;"
         "printf '%s\\n' '#!/bin/sh' 'echo \"$*\" >>/run/asked' 'exec /usr/local/bin/ctr \"$@\"' >/usr/local/sbin/ctr;"
         "chmod 755 /usr/local/sbin/ctr"
     )
     yield lambda: loaded.sh("cat /run/asked; rm /run/asked")
-    loaded.sh("mv /root/kubeadm /usr/local/bin/kubeadm; rm -f /usr/local/sbin/ctr /run/asked")
+    loaded.sh("rm -f /usr/local/sbin/ctr /run/asked")
 
 
 def test_a_node_that_lacks_nothing_is_asked_little(loaded: OneNode, bundle: Path, asked: Callable[[], str]) -> None:
@@ -217,12 +216,29 @@ def test_a_node_that_cannot_be_reached_again_fails_and_the_second_run_sends_the_
     assert complete(bare) == {"one", "two", "three"}
 
 
-def test_an_operator_killed_midway_leaves_nothing_that_stops_the_next_run(bare: OneNode, bundle: Path) -> None:
-    with bare.held(bundle, BEFORE + 2 * LAYER) as (process, _):
+def test_a_bundle_for_another_platform_is_refused_before_anything_is_sent(
+    bare: OneNode, small_bundle: Callable[..., Path]
+) -> None:
+    code, said = bare.images(small_bundle(platform="linux/arm64", one=["base", "one"]))
+    assert code == 1 and "Traceback" not in said
+    assert "docker.io/tests/one:1 for linux/amd64, which the bundle has for linux/arm64 only" in said
+    assert complete(bare) == set()
+
+
+def test_an_operator_killed_midway_loses_no_image_that_was_through_and_the_next_run_sends_the_rest(
+    bare: OneNode, small_bundle: Callable[..., Path], bundle: Path
+) -> None:
+    assert bare.images(small_bundle(size=LAYER, one=["base", "one"]))[0] == 0
+    # The third image's own layer is on its way, and its base claimed.
+    with bare.held(bundle, BEFORE + LAYER + LAYER // 2) as (process, _):
+        there = complete(bare)
+        assert len(there) == 2 and bare.sh(CLAIMED).strip() == "1"
         process.kill()
     code, said = bare.images(bundle)
     assert code == 0, said
+    assert sent(said) == pytest.approx(8.4, abs=0.1)
     assert complete(bare) == {"one", "two", "three"}
+    assert bare.sh(CLAIMED).strip() == "0"
 
 
 def test_a_node_that_loses_its_power_midway_is_completed_and_what_was_claimed_released(
@@ -430,30 +446,42 @@ def test_prune_removes_what_we_brought_and_nothing_needs_and_nothing_else(
     )
     less = small_bundle(size=LAYER, four=["base", "four"])
     assert loaded.images(less)[0] == 0
-    assert complete(loaded) == {"one", "two", "three", "four"}
-    _, said = loaded.images(less, "--dry", "--data", "images_prune=true")
-    assert re.findall(r"unused +(\S+), to be removed", said) == [
-        "docker.io/tests/one:1",
-        "docker.io/tests/two:1",
-        digest,
-    ]
-    assert complete(loaded) == {"one", "two", "three", "four"}
-    assert loaded.images(less, "--data", "images_prune=true")[0] == 0
+    with loaded.without_pods():
+        _, said = loaded.images(less, "--dry", "--data", "images_prune=true")
+        assert re.findall(r"unused +(\S+), to be removed", said) == [
+            "docker.io/tests/one:1",
+            "docker.io/tests/two:1",
+            digest,
+        ]
+        assert complete(loaded) == {"one", "two", "three", "four"}
+        assert loaded.images(less, "--data", "images_prune=true")[0] == 0
     assert complete(loaded) == {"three", "four"}
     listed = loaded.sh("ctr -n k8s.io images ls -q").split()
     assert "docker.io/people/own:1" in listed and digest not in listed
     assert images_of(bundle)["two"].layers[1].digest not in loaded.sh("ctr -n k8s.io content ls -q")
-    _, said = loaded.images(less, "--data", "images_prune=true")
+    with loaded.without_pods():
+        _, said = loaded.images(less, "--data", "images_prune=true")
     assert re.search(UNCHANGED, said)
+
+
+def test_nothing_is_pruned_where_the_cluster_cannot_be_asked_which_images_its_pods_name(
+    loaded: OneNode, small_bundle: Callable[..., Path]
+) -> None:
+    code, said = loaded.images(small_bundle(size=LAYER, four=["base", "four"]), "--data", "images_prune=true")
+    assert code == 1
+    assert "control-1, the leader, has no /etc/kubernetes/admin.conf to ask with; run this without images_prune" in said
+    assert complete(loaded) == {"one", "two", "three"}
 
 
 def test_prune_removes_what_an_image_of_the_same_name_replaced(
     loaded: OneNode, bundle: Path, small_bundle: Callable[..., Path]
 ) -> None:
     changed = small_bundle(size=LAYER, one=["base", "new"], two=["base", "two"], three=["base", "three"])
-    assert loaded.images(changed, "--data", "images_prune=true")[0] == 0
+    with loaded.without_pods():
+        assert loaded.images(changed, "--data", "images_prune=true")[0] == 0
     old = images_of(bundle)["one"]
     assert old.config not in loaded.sh("ctr -n k8s.io images ls -q")
     assert old.manifest not in loaded.sh("ctr -n k8s.io content ls -q")
-    _, said = loaded.images(changed, "--data", "images_prune=true")
+    with loaded.without_pods():
+        _, said = loaded.images(changed, "--data", "images_prune=true")
     assert re.search(UNCHANGED, said)

@@ -76,10 +76,12 @@ def test_containerd_16_gets_a_shared_base_once_and_then_nothing(containerd16: On
     code, said = containerd16.images(bundle)
     assert code == 0, said
     assert sent(said) == pytest.approx(6.3, abs=0.1)
+    assert "containerd 1.6.20~ds1 cannot pin them" in said
     assert checked(containerd16) == BOTH
     code, said = containerd16.images(bundle, "-v")
     assert code == 0 and re.search(NO_CHANGE, said), said
-    assert "containerd 1.6.20~ds1 cannot pin them" in said
+    # The cheap question tells it, as on a containerd that heeds the mark.
+    assert "complete and marked as pinned" in said
 
 
 def test_containerd_16_gets_the_changed_layer_alone(containerd16: OneNode, changed: Path, bundle: Path) -> None:
@@ -201,9 +203,10 @@ def test_prune_on_docker_spares_what_others_brought_or_use(
     assert empty.images(bundle)[0] == 0
     empty.sh("docker create --name user tests/two:1; tar c -C /etc hostname | docker import - people/own:1")
     other = small_bundle(other=["other"])
-    assert empty.images(other, "--data", "images_prune=true")[0] == 0
-    assert tags(empty) == {"tests/two:1", "tests/other:1", "people/own:1"}
-    code, said = empty.images(other, "--data", "images_prune=true")
+    with empty.without_pods():
+        assert empty.images(other, "--data", "images_prune=true")[0] == 0
+        assert tags(empty) == {"tests/two:1", "tests/other:1", "people/own:1"}
+        code, said = empty.images(other, "--data", "images_prune=true")
     assert code == 0 and re.search(NO_CHANGE, said), said
 
 

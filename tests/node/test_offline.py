@@ -128,6 +128,21 @@ def test_what_this_machine_cannot_run_is_said_not_to_be_checked(check: Check, co
     assert "not checked: Kubernetes: the bundle's kubeadm is for linux/s390x" in done.stdout
 
 
+def test_what_a_bundle_for_others_cluster_cannot_tell_is_said_not_to_be_checked(check: Check, copied: Path) -> None:
+    change(copied, lambda lock: replace(lock, programs=tuple(p for p in lock.programs if p.name == "istioctl")))
+    done = check()
+    assert done.returncode == 0, done.stderr
+    assert "not checked: Kubernetes: the bundle has no kubeadm" in done.stdout
+    assert "not checked: the nodes' platforms: name them with --platform" in done.stdout
+    assert "platforms" not in check("--platform", "linux/amd64").stdout
+
+
+def test_a_setting_that_nothing_reads_is_refused_with_the_one_that_is_meant(check: Check) -> None:
+    done = check("--data", "canary_wieght=10")
+    assert done.returncode == 1
+    assert "--data canary_wieght: there is no such setting; is canary_weight meant?" in done.stderr
+
+
 def test_an_altered_istioctl_is_not_run(check: Check, copied: Path, tmp_path: Path) -> None:
     program = next(p for p in bundle_lock.read(copied / "bundle.lock.yaml").programs if p.name == "istioctl")
     real = (copied / "store").resolve()

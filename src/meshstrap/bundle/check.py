@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +29,14 @@ class Use:
 
 
 def uses(objects: Iterable[Mapping[str, Any]], source: str) -> list[Use]:
-    """Collect the images that objects ask for, wherever in them their containers stand.
+    """Collect the images that objects ask for, wherever in them their containers and image volumes stand.
 
     Args:
         objects: Parsed manifests.
         source: The file or command that they come from, for people.
 
     Returns:
-        One entry a container, in the order of the objects.
+        One entry a container or volume, in the order of the objects.
     """
     found = []
     for item in objects:
@@ -46,6 +46,8 @@ def uses(objects: Iterable[Mapping[str, Any]], source: str) -> list[Use]:
         for container in _containers(item):
             if container["image"] != INJECTED:
                 found.append(Use(place, str(container["image"]), str(container.get("imagePullPolicy") or "")))
+        for volume in _volumes(item):
+            found.append(Use(place, str(volume["reference"]), str(volume.get("pullPolicy") or "")))
     return found
 
 
@@ -95,13 +97,27 @@ def _is_latest(reference: Reference) -> bool:
     return not reference.digest and reference.tag in ("", "latest")
 
 
-def _containers(value: Any) -> Iterator[Mapping[str, Any]]:
+def _containers(item: Any) -> Iterator[Mapping[str, Any]]:
+    for each in _entries(item, ("containers", "initContainers", "ephemeralContainers")):
+        if "image" in each:
+            yield each
+
+
+def _volumes(item: Any) -> Iterator[Mapping[str, Any]]:
+    for each in _entries(item, ("volumes",)):
+        image = each.get("image")
+        if isinstance(image, Mapping) and "reference" in image:
+            yield image
+
+
+def _entries(value: Any, keys: Collection[str]) -> Iterator[Mapping[str, Any]]:
+    """Give the entries of all lists under some keys, wherever these stand."""
     if isinstance(value, Mapping):
         for key, part in value.items():
-            if key in ("containers", "initContainers", "ephemeralContainers") and isinstance(part, list):
-                yield from (each for each in part if isinstance(each, Mapping) and "image" in each)
+            if key in keys and isinstance(part, list):
+                yield from (each for each in part if isinstance(each, Mapping))
             else:
-                yield from _containers(part)
+                yield from _entries(part, keys)
     elif isinstance(value, list):
         for part in value:
-            yield from _containers(part)
+            yield from _entries(part, keys)

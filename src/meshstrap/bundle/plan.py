@@ -141,7 +141,8 @@ class Plan:
     Args:
         send: Images that it lacks, in the order in which they go.
         present: Images that it has: the exact reference, the locked identity, all that a container needs.
-        unpinned: Those of `present` that the kubelet's garbage collection may take, where the runtime can pin.
+        unpinned: Those of `present` that the kubelet's garbage collection may take. A containerd that does not heed the
+            pin yet keeps it for the day when it is upgraded.
         need: Bytes that the images to send will take on its disk.
         missing: How many of them are not free there, the kubelet's eviction threshold kept; 0 where all fit.
         reserve: Bytes that must stay free for the kubelet not to evict pods; 0 where nothing is to be sent.
@@ -186,7 +187,7 @@ def plan(
     return Plan(
         send=send,
         present=present,
-        unpinned=tuple(i for i in present if runtime["pinnable"] and not on_node[i.reference]["pinned"]),
+        unpinned=tuple(i for i in present if runtime["kind"] == "containerd" and not on_node[i.reference]["pinned"]),
         need=need,
         missing=max(0, need + reserve - disk["free"]) if disk and send else 0,
         reserve=reserve,

@@ -11,14 +11,22 @@ from typing_extensions import override
 
 from meshstrap.bundle import plan
 from meshstrap.facts import containerd, docker, kubeadm, system
+from meshstrap.facts.k8s import KUBECONFIG
 from meshstrap.facts.kubeadm import MemberState
 
 KUBELET = "/var/lib/kubelet"
 DOCKERSHIM = "/var/run/dockershim.sock"
 _PART = "##meshstrap "
+_ASKED = "#asked"
 Answer = TypeVar("Answer")
 _POD_IMAGES = " ".join(
-    f"{{..spec.{name}[*].image}}" for name in ("containers", "initContainers", "ephemeralContainers")
+    f"{{..spec.{part}}}"
+    for part in (
+        "containers[*].image",
+        "initContainers[*].image",
+        "ephemeralContainers[*].image",
+        "volumes[*].image.reference",
+    )
 )
 
 # The kubelet's flags win over its configuration, and those of the running process over what the files say now. One
@@ -230,28 +238,30 @@ cat
         return _readable(parse_held, output)
 
 
-class PodImages(FactBase[list[str]]):
+class PodImages(FactBase[list[str] | None]):
     """Returns the image references that the cluster's pods name, and what makes pods; asked on a control plane node.
+
+    None where the node has nothing to ask a cluster with.
 
     .. code:: python
 
         ["docker.io/istio/pilot:1.31.0", ...]
     """
 
-    default = list
-
     @override
     def command(self) -> str:
         # Not old ReplicaSets: each revision of a Deployment would keep its image for ever.
         return f"""{system.PATH}
-[ -e {kubeadm.DIRECTORY}/admin.conf ] || exit 0
-said=$(kubectl --kubeconfig {kubeadm.DIRECTORY}/admin.conf --request-timeout=10s get \\
+[ -e {KUBECONFIG} ] || exit 0
+said=$(kubectl --kubeconfig {KUBECONFIG} --request-timeout=10s get \\
     pods,deployments,daemonsets,statefulsets,jobs,cronjobs --all-namespaces -o jsonpath='{_POD_IMAGES}') || exit 1
+echo '{_ASKED}'
 printf '%s\\n' "$said" | tr ' ' '\\n'"""
 
     @override
-    def process(self, output: list[str]) -> list[str]:
-        return sorted({line.strip() for line in output if line.strip()})
+    def process(self, output: list[str]) -> list[str] | None:
+        said = {line.strip() for line in output}
+        return sorted(said - {"", _ASKED}) if _ASKED in said else None
 
 
 def _readable(read: Callable[[list[str]], Answer], output: list[str]) -> Answer:

@@ -91,7 +91,7 @@ for each in $started; do wait "${{each##*=}}" || gone=${{each%=*}}; done
 $c images import - || exit 1
 # Whether it delivered is for the caller to find out.
 while [ $# -gt 0 ]; do
-    [ -z "$3" ] || $c images label "$1" $3 >/dev/null 2>&1 &
+    $c images label "$1" $3 >/dev/null 2>&1 &
     case $3 in *{facts.OURS_LABEL}*) $c content label "$2" {facts.OURS_LABEL} >/dev/null 2>&1 & ;; esac
     shift 3
 done
@@ -220,9 +220,8 @@ def load(runtime: Runtime, batch: Batch, ours: Container[str]) -> StringCommand:
     ]
     arguments = [" ".join(claims)]
     for image in batch.images:
-        pin = [facts.PIN_LABEL] if runtime["pinnable"] else []
         mark = [facts.OURS_LABEL] if image.reference in ours else []
-        arguments += [image.reference, image.manifest, " ".join([*pin, *mark])]
+        arguments += [image.reference, image.manifest, " ".join([facts.PIN_LABEL, *mark])]
     return _command(_IMPORT, runtime, arguments)
 
 
@@ -291,25 +290,6 @@ def _of_kubernetes(lock: Lock, version: str) -> list[str]:
         if image.reference.startswith("registry.k8s.io/") and not _name(image.reference).startswith("kube-")
     ]
     return [*named, *others]
-
-
-def images_of(objects: Any) -> set[str]:
-    """Collect the images of all containers that manifests name, wherever in them their pods stand.
-
-    Args:
-        objects: parsed manifests, or a part of one.
-
-    """
-    found: set[str] = set()
-    if isinstance(objects, Mapping):
-        for key, value in objects.items():
-            if key in ("containers", "initContainers") and isinstance(value, list):
-                found.update(each["image"] for each in value if isinstance(each, Mapping) and "image" in each)
-            found |= images_of(value)
-    elif isinstance(objects, list):
-        for value in objects:
-            found |= images_of(value)
-    return found
 
 
 def runs_workloads(node: Host) -> bool:

@@ -17,6 +17,7 @@ from pyinfra_cli.inventory import make_inventory_from_files
 from pyinfra_cli.util import parse_cli_arg
 
 from meshstrap.bundle.errors import BundleError
+from meshstrap.operations.site import unknown_data
 
 
 def overrides(pairs: Iterable[str]) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def site_data(inventory: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
         overrides: What `--data` gives.
 
     Raises:
-        BundleError: There is no such file, no leader in it, or it cannot be used.
+        BundleError: There is no such file, no leader in it, it cannot be used, or `--data` gives what nothing reads.
     """
     if not inventory.is_file():
         raise BundleError(f"{inventory}: no such file: run this where the site's inventory is, or name it")
@@ -55,4 +56,6 @@ def site_data(inventory: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     leaders = made.groups.get("leader", [])
     if not leaders:
         raise BundleError(f"{inventory}: has no group `leader`; add `leader = control_plane[:1]`")
+    if unknown := unknown_data(made):
+        raise BundleError(unknown)
     return dict(leaders[0].data.dict())

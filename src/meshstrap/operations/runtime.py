@@ -18,11 +18,13 @@ from pyinfra.context import host
 from meshstrap import transport
 from meshstrap.bundle import archive
 from meshstrap.bundle import plan as planning
+from meshstrap.bundle.check import uses
 from meshstrap.bundle.lock import Image, Lock, LockError
 from meshstrap.bundle.plan import Batch, Plan, Runtime, Shipment, UnknownImageError
 from meshstrap.bundle.reference import ReferenceError
 from meshstrap.bundle.store import Store, StoreError
 from meshstrap.facts import runtime as facts
+from meshstrap.facts.k8s import KUBECONFIG
 from meshstrap.facts.kubeadm import MemberState, phase
 from meshstrap.kube import manifests
 from meshstrap.kube.manifests import ManifestError
@@ -77,7 +79,7 @@ def images(
         lock, store = system.open_bundle(bundle)
         there = None if prune else _nothing_missing(lock, kubernetes_version, cni_manifests)
         if there is not None:
-            host.noop(f"all {there} images are there, complete and pinned")
+            host.noop(f"all {there} images are there, complete and marked as pinned")
             return
         node = fact(host, facts.Node, version=kubernetes_version, cluster=containerd.asks_cluster(host))
         refusal = _refusal(node["runtime"])
@@ -99,9 +101,17 @@ def images(
         yield from system.refuse(f"{bundle}: {error}" if isinstance(error, UnknownImageError) else str(error))
         return
     named = fact(_leader(), facts.PodImages) if prune else []
+    if named is None:
+        if phase(node["member"]) != "bare":
+            yield failure(
+                f"{host.name}: which images its cluster's pods name must be known before any is removed, and"
+                f" {_leader().name}, the leader, has no {KUBECONFIG} to ask with; run this without images_prune"
+            )
+            return
+        named = []
     unused = planning.unused(runtime, needed, named) if prune else []
     if not (todo.send or todo.unpinned or unused or runtime["claims"]):
-        host.noop(f"all {len(todo.present)} images are there, {_kept(runtime)}")
+        host.noop(f"all {len(todo.present)} images are there and complete{_unpinnable(runtime)}")
         return
     if not executing() or not host.state.check_for_changes:
         for text in table(todo, runtime, unused):
@@ -178,6 +188,7 @@ def table(todo: Plan, runtime: Runtime, unused: Sequence[str] = ()) -> list[str]
         blobs = {layer.digest for shipment in todo.send for layer in shipment.layers}
         lines.append(
             f"{len(todo.send)} images to send ({_mb(todo.size)}, {len(blobs)} layers), {len(todo.present)} are there"
+            + (_unpinnable(runtime) if runtime["version"] else "")
         )
         disk = runtime["disk"]
         if disk:
@@ -202,6 +213,7 @@ def _nothing_missing(lock: Lock, kubernetes_version: str, cni_manifests: Sequenc
 
     Kubernetes' own are the bundle's here, where the other question has them of kubeadm, which takes long to start. They
     are the same on a node that kubeadm was through on, since it began with all of them there, and where there is none.
+    In others' cluster they are not ours to bring.
     """
     candidates = [
         image
@@ -212,7 +224,7 @@ def _nothing_missing(lock: Lock, kubernetes_version: str, cni_manifests: Sequenc
     if held is None:
         return None
     member = held["member"]
-    if phase(member) != "ours" and held["kubeadm"]:
+    if phase(member) in ("bare", "unfinished") and held["kubeadm"]:
         return None
     wanted = _wanted(lock, member, [], kubernetes_version, cni_manifests, takes_pods=held["takes_pods"])
     try:
@@ -252,7 +264,7 @@ def _wanted(
         kubernetes=phase(member) != "foreign",
     )  # fmt: skip
     for path in cni_manifests:
-        wanted.update(dict.fromkeys(containerd.images_of(manifests.load(Path(path))), path))
+        wanted.update((use.reference, path) for use in uses(manifests.load(Path(path)), path))
     return wanted
 
 
@@ -290,12 +302,12 @@ def _trouble(runtime: Runtime, todo: Plan) -> str | None:
     return None
 
 
-def _kept(runtime: Runtime) -> str:
+def _unpinnable(runtime: Runtime) -> str:
     if runtime["pinnable"]:
-        return "complete and pinned"
+        return ""
     return (
-        f"complete; {runtime['kind']} {runtime['version']} cannot pin them: what the kubelet's garbage collection"
-        " takes, the next run brings back"
+        f"; {runtime['kind']} {runtime['version']} cannot pin them: what the kubelet's garbage collection takes, the"
+        " next run brings back"
     )
 
 

@@ -94,21 +94,30 @@ def refuse_unknown_data() -> None:
         OperationValueError: there are some; each is named, with the name that it may have been meant for.
 
     """
-    inventory: Inventory = ctx_inventory.get()  # type: ignore[no-untyped-call]
+    if unknown := unknown_data(ctx_inventory.get()):  # type: ignore[no-untyped-call]
+        raise OperationValueError(unknown)
+
+
+def unknown_data(inventory: Inventory) -> str:
+    """Say which names `--data` gives and nothing of a site has; empty where there are none.
+
+    Args:
+        inventory: the site's, with what `--data` gives as its override_data.
+
+    """
     given = {name for name in inventory.override_data if not name.startswith("_")}
     known = {*_KNOWN, *inventory.data}.union(*inventory.host_data.values(), *inventory.group_data.values())
     if given - known:
         # Finding them takes longer than all else here, on each host and for each deploy that another one includes.
         connectors = get_all_connectors()  # type: ignore[no-untyped-call]
         known.update(*(vars(each.data_cls).get("__annotations__", {}) for each in connectors.values()))
-    if unknown := given - known:
-        said = []
-        for name in sorted(unknown):
-            close = difflib.get_close_matches(name, known, n=1)
-            said.append(f"--data {name}: there is no such setting" + (f"; is {close[0]} meant?" if close else ""))
-        raise OperationValueError(
-            "\n".join([*said, "group_data/all.py has them all, and takes those of your own deploys"])
-        )
+    if not given - known:
+        return ""
+    said = []
+    for name in sorted(given - known):
+        close = difflib.get_close_matches(name, known, n=1)
+        said.append(f"--data {name}: there is no such setting" + (f"; is {close[0]} meant?" if close else ""))
+    return "\n".join([*said, "group_data/all.py has them all, and takes those of your own deploys"])
 
 
 @operation()

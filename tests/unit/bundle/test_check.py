@@ -92,11 +92,34 @@ def test_an_image_must_be_there_for_every_nodes_platform() -> None:
             "metadata": {"name": "c"},
             "spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"image": "a"}, {"image": "b"}]}}}}},
         },
+        {
+            "kind": "StatefulSet",
+            "metadata": {"name": "s"},
+            "spec": {
+                "template": {
+                    "spec": {
+                        "containers": [{"image": "a"}, {"name": "without"}],
+                        "volumes": [{"name": "v", "image": {"reference": "b"}}, {"name": "w", "emptyDir": {}}],
+                    }
+                }
+            },
+        },
     ],
     ids=lambda item: str(item["kind"]),
 )
 def test_images_are_found_wherever_a_kind_has_its_pods(item: dict[str, Any]) -> None:
     assert [use.reference for use in uses([item], "x.yaml")] == ["a", "b"]
+
+
+def test_an_image_volume_is_pulled_by_its_own_policy() -> None:
+    volume = {"name": "v", "image": {"reference": "a:1", "pullPolicy": "Always"}}
+    (fault,) = judge(LOCK, uses([{"kind": "Pod", "metadata": {"name": "p"}, "spec": {"volumes": [volume]}}], "p.yaml"))
+    assert fault.startswith("Pod/p in p.yaml has imagePullPolicy Always for docker.io/library/a:1")
+
+
+def test_what_only_looks_like_a_pod_asks_for_nothing() -> None:
+    item = {"kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"image": "r/none:1", "containers": "none"}}
+    assert uses([item], "c.yaml") == []
 
 
 def test_a_gateways_injected_image_is_the_injections_business() -> None:

@@ -100,7 +100,12 @@ def test_the_cheap_script_runs_and_is_read() -> None:
 
 
 def test_pods_images_are_named_once() -> None:
-    assert PodImages().process(["b:1", "a:1", "", "b:1"]) == ["a:1", "b:1"]
+    assert PodImages().process(["#asked", "b:1", "a:1", "", "b:1"]) == ["a:1", "b:1"]
+
+
+def test_a_node_that_cannot_ask_its_cluster_does_not_say_that_no_pod_names_an_image() -> None:
+    assert PodImages().process(["#asked", ""]) == []
+    assert PodImages().process([]) is None
 
 
 @pytest.mark.parametrize(

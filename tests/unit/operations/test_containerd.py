@@ -17,7 +17,6 @@ from meshstrap.facts.kubeadm import parse_member
 from meshstrap.operations.containerd import (
     GONE,
     configuration,
-    images_of,
     load,
     pause_image,
     references,
@@ -86,17 +85,6 @@ def test_images_that_the_bundle_lacks_are_named_where_no_kubeadm_names_them() ->
 def test_what_kubeadm_names_counts_even_where_the_bundle_lacks_it() -> None:
     required = [*KUBERNETES[:-1], "registry.k8s.io/etcd:3.9.9-0"]
     assert "registry.k8s.io/etcd:3.9.9-0" in references(LOCK, required, "1.34.10", control_plane=True, workloads=False)
-
-
-def test_the_images_of_manifests_are_those_of_all_their_containers() -> None:
-    pod = {"initContainers": [{"name": "i", "image": "r/init:1"}], "containers": [{"image": "r/main:1"}, {"name": "x"}]}
-    objects = [
-        {"kind": "DaemonSet", "spec": {"template": {"spec": pod}}},
-        {"kind": "Pod", "spec": {"containers": [{"image": "r/pod:1"}]}},
-        {"kind": "ConfigMap", "data": {"image": "r/none:1", "containers": "none"}},
-    ]
-    assert images_of(objects) == {"r/init:1", "r/main:1", "r/pod:1"}
-    assert images_of([]) == set()
 
 
 def test_the_pause_image_is_kubeadms_else_the_bundles() -> None:
@@ -184,10 +172,10 @@ def test_what_an_archive_leaves_out_is_claimed_before_the_import_and_released_af
         "content label sha256:one containerd.io/gc.root=NOW meshstrap.dev/claimed=yes",
         "snapshots prepare meshstrap-claim-sha256:two sha256:two",
     ]
-    assert calls[2:6] == [
-        "import",
-        "images label r/a:1 io.cri-containerd.pinned=pinned meshstrap.dev/brought=yes",
+    assert calls[2] == "import"
+    assert sorted(calls[3:6]) == [
         f"content label {image('r/a:1').manifest} meshstrap.dev/brought=yes",
+        "images label r/a:1 io.cri-containerd.pinned=pinned meshstrap.dev/brought=yes",
         "images label r/b:1 io.cri-containerd.pinned=pinned",
     ]
     assert sorted(calls[6:]) == [
@@ -211,9 +199,11 @@ def test_what_is_gone_by_now_stops_the_import_before_anything_is_read(ctr: Path)
     assert "content label sha256:one containerd.io/gc.root= meshstrap.dev/claimed=" in ctr.read_text()
 
 
-def test_what_cannot_be_pinned_or_is_not_ours_gets_no_label(ctr: Path) -> None:
+def test_what_is_not_ours_is_pinned_and_not_marked(ctr: Path) -> None:
     assert run(load(on_node(pinnable=False), batch(), set()), ctr) == 0
-    assert ctr.read_text().splitlines() == ["import"]
+    calls = ctr.read_text().splitlines()
+    assert calls[0] == "import"
+    assert sorted(calls[1:]) == [f"images label r/{name}:1 io.cri-containerd.pinned=pinned" for name in "ab"]
 
 
 def test_what_a_dead_run_claimed_is_released_by_its_kind(ctr: Path) -> None:

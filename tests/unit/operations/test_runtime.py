@@ -14,7 +14,7 @@ from meshstrap.operations.runtime import check_files, table
 LAYERS = (Layer("sha256:" + "1" * 64, "sha256:" + "2" * 64, 3), Layer("sha256:" + "5" * 64, "sha256:" + "6" * 64, 4))
 IMAGE = Image("r/a:1", "linux/amd64", "sha256:" + "3" * 64, "sha256:" + "4" * 64, LAYERS, 2_000_007, "-")
 DISK = {"root": "/var/lib/containerd", "size": 100_000_000, "free": 90_000_000, "nodefs": True}
-NODE: Runtime = {"disk": DISK, "claims": []}  # type: ignore[typeddict-item]
+NODE: Runtime = {"disk": DISK, "claims": [], "version": "v2.4.2", "pinnable": True}  # type: ignore[typeddict-item]
 
 
 def test_missing_and_altered_files_are_all_named_before_anything_is_sent(tmp_path: Path) -> None:
@@ -43,6 +43,17 @@ def test_the_table_says_what_moves_why_and_whether_it_fits() -> None:
         " kubelet",
         "incomplete    r/a:1     2.0 MB of 2.0 MB",
     ]
+
+
+def test_the_table_says_where_the_kubelet_may_take_what_is_sent() -> None:
+    todo = Plan(send=(Shipment(IMAGE, "absent", LAYERS, ()),), present=(), unpinned=(), need=0, missing=0, reserve=0)
+    old: Runtime = {**NODE, "kind": "containerd", "version": "1.6.20", "pinnable": False}
+    assert table(todo, old)[0].endswith(
+        "0 are there; containerd 1.6.20 cannot pin them: what the kubelet's garbage collection takes, the next run"
+        " brings back"
+    )
+    # Where no runtime answers yet nothing is known of it.
+    assert table(todo, {**old, "version": ""})[0].endswith("0 are there")
 
 
 def test_the_table_names_what_is_pinned_removed_and_released() -> None:
