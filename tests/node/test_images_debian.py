@@ -239,6 +239,107 @@ def test_a_layer_that_docker_lost_meanwhile_travels_after_all(empty: OneNode, bu
     assert empty.sh("docker image inspect --format '{{.Id}}' tests/one:1").strip() == one.config
 
 
+LAYER = 8 << 20
+# What goes over a connection before the first byte of an image.
+BEFORE = 60_000
+COMPLETE = {
+    "containerd16": "ctr -n k8s.io images check | sed -n 's,.*/tests/\\([a-z]*\\):.* complete (.* true *$,\\1,p'",
+    "docker": "docker image ls --format '{{.Repository}}' tests/* | sed 's,tests/,,'",
+}
+
+
+@pytest.fixture(params=["containerd16", "docker"])
+def older(request: pytest.FixtureRequest) -> tuple[OneNode, Callable[[], set[str]]]:
+    """A node with an older runtime and none of the tests' images, and what says which of them it has."""
+    node: OneNode = request.getfixturevalue(request.param)
+    if request.param == "docker":
+        node.sh("docker ps -aq | xargs -r docker rm -f; docker image ls -q | sort -u | xargs -r docker image rm -f")
+    else:
+        node.sh(
+            "ctr -n k8s.io leases ls -q | xargs -r ctr -n k8s.io leases rm;"
+            " ctr -n k8s.io images ls -q | xargs -r ctr -n k8s.io images rm --sync"
+        )
+    return node, lambda: set(node.sh(COMPLETE[request.param]).split())
+
+
+@pytest.fixture(scope="module")
+def large(small_bundle: Callable[..., Path]) -> Path:
+    """Two images on one base, of layers so large that each is an archive of its own."""
+    return small_bundle(size=LAYER, one=["base", "one"], two=["base", "two"])
+
+
+def test_older_runtimes_lose_no_image_that_was_through_when_the_line_is_cut(
+    older: tuple[OneNode, Callable[[], set[str]]], large: Path
+) -> None:
+    node, there = older
+    with node.held(large, BEFORE + 2 * LAYER + LAYER // 2) as (process, proxy):
+        assert there() == {"one"}
+        proxy.cut()
+        said = process.communicate(timeout=180)[0]
+    assert process.returncode == 0 and "Traceback" not in said, said
+    assert "what the node lacks now is sent" in said
+    assert sent(said) == pytest.approx(8.4, abs=0.1)
+    assert there() == {"one", "two"}
+
+
+def test_older_runtimes_are_completed_after_an_operator_was_killed(
+    older: tuple[OneNode, Callable[[], set[str]]], large: Path
+) -> None:
+    node, there = older
+    with node.held(large, BEFORE + 2 * LAYER + LAYER // 2) as (process, _):
+        process.kill()
+    code, said = node.images(large)
+    assert code == 0, said
+    assert sent(said) == pytest.approx(8.4, abs=0.1)
+    assert there() == {"one", "two"}
+    if node.name == "worker-1":
+        assert node.sh("ctr -n k8s.io content ls | grep -c meshstrap.dev/claimed || true").strip() == "0"
+
+
+def test_of_two_runs_at_once_on_an_older_runtime_one_stops(
+    older: tuple[OneNode, Callable[[], set[str]]], large: Path
+) -> None:
+    node, there = older
+    with node.held(large, BEFORE + LAYER) as (process, proxy):
+        code, said = node.images(large)
+        assert code == 1 and "another run is under way" in said
+        proxy.go_on()
+        said = process.communicate(timeout=180)[0]
+    assert process.returncode == 0, said
+    assert there() == {"one", "two"}
+
+
+def test_an_older_runtime_that_stops_midway_fails_the_node_with_words(
+    older: tuple[OneNode, Callable[[], set[str]]], large: Path
+) -> None:
+    node, there = older
+    services = "docker.socket docker" if node.name == "worker-2" else "containerd"
+    with node.held(large, BEFORE + LAYER) as (process, proxy):
+        node.sh(f"systemctl stop {services}")
+        proxy.go_on()
+        said = process.communicate(timeout=180)[0]
+    node.sh(f"systemctl start {services}")
+    assert process.returncode == 1 and "Traceback" not in said, said
+    assert f"{node.name}: {'docker' if node.name == 'worker-2' else 'containerd'} refused docker.io/tests/" in said, (
+        said
+    )
+    code, said = node.images(large)
+    assert code == 0, said
+    assert there() == {"one", "two"}
+
+
+def test_what_cannot_fit_an_older_runtime_is_not_begun(
+    older: tuple[OneNode, Callable[[], set[str]]], small_bundle: Callable[..., Path]
+) -> None:
+    node, there = older
+    # Whatever the disk: a kubelet that wants all of it free.
+    wish = ("--data", 'kubelet_config={"evictionHard": {"imagefs.available": "100%"}}')
+    code, said = node.images(small_bundle(one=["base", "one"]), *wish)
+    assert code == 1, said
+    assert "are missing: the images take about" in said and "Nothing was sent" in said
+    assert there() == set()
+
+
 def test_cri_o_is_refused_with_words(docker: OneNode, bundle: Path) -> None:
     docker.sh(f"cp {ENDPOINT} /root/endpoint; sed -i 's|unix:[^\"]*|unix:///run/crio/crio.sock|' {ENDPOINT}")
     try:
