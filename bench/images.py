@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyinfra.api.command import StringCommand
 from pyinfra.api.config import Config
 from pyinfra.api.connect import connect_all, disconnect_all
 from pyinfra.api.inventory import Inventory
@@ -42,6 +43,7 @@ from pyinfra.api.operations import run_ops
 from pyinfra.api.state import State
 from pyinfra.connectors.ssh import SSHConnector
 
+from meshstrap import transport
 from meshstrap.bundle import archive
 from meshstrap.bundle import lock as bundle_lock
 from meshstrap.bundle.lock import Image, Layer, Lock
@@ -176,6 +178,9 @@ def ours(lab: Lab, nodes: list[str], bundle: Path) -> Took:
     state = State(inventory, Config())
     state.check_for_changes = False
     connect_all(state)
+    for node in inventory:
+        # In a run another operation comes first: sshd makes the user's session with the first command.
+        transport.execute(node, StringCommand("true"))
     Counted.made.clear()
     commands = 0
     run = SSHConnector.run_shell_command
