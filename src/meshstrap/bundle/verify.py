@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.document import Node, parse_json
-from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.errors import BundleError, quoted
 from meshstrap.bundle.lock import Image
 from meshstrap.bundle.store import Store
 
@@ -48,7 +48,7 @@ def _contradictions(bundle: Bundle, image: Image) -> list[str]:
     except BundleError as error:
         return [str(error)]
     return [
-        f"{place}: its {what} are not those of the image: {locked!r}, {said!r}"
+        f"{place}: its {what} are not those of the image: {quoted(locked)}, {quoted(said)}"
         for what, locked, said in pairs
         if locked != said
     ]

@@ -71,6 +71,7 @@ def test_finding() -> None:
         (("images", 0, "layers"), "none", "images[0].layers"),
         (("programs", 0, "sha256"), "sha256:" + "5" * 64, "programs[0].sha256"),
         (("programs", 0, "size"), True, "programs[0].size"),
+        (("programs", 0, "size"), 1 << 63, "programs[0].size"),
         (("version",), 2, "version"),
     ],
 )
@@ -100,9 +101,43 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 def test_the_same_image_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bundle.lock.yaml"
-    write(Lock(example().images * 2), path)
+    write(example(), path)
+    data = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**data, "images": data["images"] * 2}))
+    with pytest.raises(LockError, match="an alias"):
+        read(path)
+    path.write_text(yaml.safe_dump({**data, "images": [data["images"][0], dict(data["images"][0], layers=[])]}))
     with pytest.raises(LockError, match="more than once"):
         read(path)
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{BOMB}version: 1\nimages: *a11\n",
+        f"version: 1\nimages: {'x' * 3_000_000}",
+        f"version: 1\nimages: []\nprograms: [{{name: [{'[x],' * 100_000}]}}]",
+        f"version: 0x{'f' * 8000}",
+        f"version: {'9' * 8000}",
+        f"!{'x' * 10_000} a",
+        "[" * 200_000,
+        "version: 2001-99-99",
+        "version: !!int ''",
+    ],
+    ids=["aliases", "text", "list", "number", "digits", "tag", "depth", "date", "empty"],
+)
+def test_whatever_is_in_a_lock_the_message_is_one_that_a_person_reads(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bundle.lock.yaml"
+    path.write_text(text)
+    with pytest.raises(LockError) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "just words", "version: 1\nimages: []"])
