@@ -10,7 +10,7 @@ from meshstrap.bundle import images, intake, receive
 from meshstrap.bundle.compression import ZSTD, kind_of
 from meshstrap.bundle.contents import Archive, Contents, Directory
 from meshstrap.bundle.directory import Bundle
-from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.errors import BundleError, printable
 from meshstrap.bundle.images import Found, FoundImage
 from meshstrap.bundle.listing import said
 from meshstrap.bundle.lock import Image, Lock, Program, ordered
@@ -195,7 +195,7 @@ class _Intent:
             if (names := tuple(name for name in image.names if self._lacks(contents.path, name, image)))
         ]
         for image, entries in zip(
-            wanted, intake.take_images(self._store, self._before, contents, wanted, source), strict=True
+            wanted, intake.take_images(self._store, self._before, contents, wanted, printable(source)), strict=True
         ):
             for entry in entries:
                 self._put_image(contents.path, entry, theirs)
@@ -263,7 +263,7 @@ class _Intent:
         self._echo(f"{'replaced' if mine not in (None, image) else 'added'}  {said(image)}")
 
     def _put_programs(self, contents: Contents, names: Sequence[str], source: str, path: Path) -> None:
-        found = list(intake.take_programs(self._store, contents, names, source, self._wishes.version))
+        found = list(intake.take_programs(self._store, contents, names, printable(source), self._wishes.version))
         if not found:
             raise NothingError(f"{path}: holds neither images nor programs that go onto nodes")
         chosen = [each for each in found if not self._wishes.platforms or each.platform in self._wishes.platforms]

@@ -178,6 +178,9 @@ def write(lock: Lock, path: Path) -> None:
     Args:
         lock: What to write.
         path: The file; its directory is made where it is missing.
+
+    Raises:
+        LockError: It could not be read again; what is there stays.
     """
     lock = ordered(lock)
     data = {
@@ -185,10 +188,21 @@ def write(lock: Lock, path: Path) -> None:
         "images": [_written(image) for image in lock.images],
         "programs": [_written(program) for program in lock.programs],
     }
+    content = yaml.safe_dump(data, sort_keys=False, width=200, allow_unicode=True, encoding="utf-8")
+    try:
+        again = _parse(content, path)
+    except LockError as error:
+        raise LockError(f"{error}; it is what was to be written: it is not, and what is there stays") from error
+    if again != lock:
+        raise LockError(f"{path}: what was to be written reads as something else: it is not, and what is there stays")
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        fresh.write_text(yaml.safe_dump(data, sort_keys=False, width=200, allow_unicode=True), encoding="utf-8")
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            # Without it a disk that is pulled has the name and not the content.
+            os.fsync(file.fileno())
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from meshstrap.bundle.lock import Image
 from . import archives
 from .archives import PACK, Made, image, layout, unpack, write
 from .conftest import Put
+from .test_programs import ISTIOCTL, elf
 
 A, C = image("base", "a"), image("base", "c", command="/c")
 
@@ -320,6 +322,27 @@ def test_a_lost_blob_is_brought_back_by_its_archive(tmp_path: Path, bundle: Bund
     assert put(path) == []
     assert bundle.read() == before
     is_whole(bundle, before.images[0], A)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["image", "layout"])
+def test_a_name_of_a_file_that_is_no_utf_8_is_written_so_that_it_can_be_read(
+    tmp_path: Path, bundle: Bundle, put: Put, whole: bool
+) -> None:
+    """A disk that Windows wrote in GBK."""
+    disk = tmp_path / "usb"
+    disk.mkdir()
+    name = os.fsdecode(b"\xd6\xd0")
+    if whole:
+        unpack(disk / name, archives.oci(A, "docker.io/library/a:1"))
+    else:
+        write(disk / name, archives.docker((A, ["a:1"])))
+    (disk / f"{name} 2").write_bytes(elf(ISTIOCTL, ("1.13.1",)))
+    assert put(disk) == []
+    lock = bundle.read()
+    assert [each.source.rpartition(" ")[2] for each in lock.images] == [r"\udcd6\udcd0"]
+    assert [each.source for each in lock.programs] == [r"file \udcd6\udcd0 2"]
+    assert put(disk) == []
+    assert bundle.read() == lock
 
 
 def test_files_beside_archives_are_passed_over_and_said(

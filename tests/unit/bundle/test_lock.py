@@ -1,5 +1,7 @@
 """The lock: what is written is read back, and what is wrong in it is named by file and key."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,27 @@ def test_the_same_image_twice_is_refused(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({**data, "images": [data["images"][0], dict(data["images"][0], layers=[])]}))
     with pytest.raises(LockError, match="more than once"):
         read(path)
+
+
+def test_a_lock_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    """A name of a file that is no UTF-8, for example, or a hand that put the same entry in twice."""
+    path = tmp_path / "bundle.lock.yaml"
+    write(example(), path)
+    before = path.read_bytes()
+    (program,) = example().programs
+    for bad in (replace(program, version="v\udcd6"), replace(program, size=-1), replace(program, source="")):
+        with pytest.raises(LockError, match="what is there stays"):
+            write(Lock(programs=(bad,)), path)
+        assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bundle.lock.yaml"
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_size, path.exists())))
+    write(example(), path)
+    assert synced == [(path.stat().st_size, False)]
 
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
