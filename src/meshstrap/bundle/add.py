@@ -176,6 +176,12 @@ class _Intent:
             found = images.find(contents)
             if found is None:
                 raise BundleError(f"{contents.path}: has no index.json, though {other.lock_file} names images")
+            listed = {(name, image.platform) for image in found.images for name in image.names}
+            if lacking := [each.reference for each in theirs.images if (each.reference, each.platform) not in listed]:
+                raise BundleError(
+                    f"{contents.path}: lacks {', '.join(lacking)}, which {other.lock_file} names: `meshstrap bundle"
+                    f" verify --bundle {other.directory}` says what is missing"
+                )
             self._put_images(contents, found, f"bundle {other.directory.resolve().name}", theirs)
         for program in theirs.programs:
             if self._is_wanted(program, other.directory):
@@ -250,8 +256,9 @@ class _Intent:
         mine = self._images.get(key)
         if mine and mine.config == image.config and mine.manifest != image.manifest and not self._wishes.replace:
             raise BundleError(
-                f"{path}: {image.reference} ({image.platform}) is locked with manifest {mine.manifest}, whose blobs the"
-                f" store lacks; the same image is packed otherwise here ({image.manifest}): give --replace to lock that"
+                f"{path}: {image.reference} ({image.platform}) is locked with manifest {mine.manifest}, of whose blobs"
+                f" one is missing or altered; the same image is packed otherwise here ({image.manifest}): give"
+                " --replace to lock that"
             )
         known = theirs.image(*key) if theirs else None
         if known and replace(known, source=image.source, archive=image.archive) == image:

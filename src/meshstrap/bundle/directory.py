@@ -51,7 +51,8 @@ class Bundle:
         try:
             if not self.lock_file.exists() or self.read() != lock:
                 lock_file.write(lock, self.lock_file)
-            self.store.write_index(lock.images)
+            # A lock of whose images some are still to be pulled, or added again, is no reason to take none of them.
+            self.store.write_index([image for image in lock.images if self.store.has(image.manifest)])
         except OSError as error:
             raise BundleError(f"{self.directory}: cannot be written: {error.strerror or error}") from error
 

@@ -8,6 +8,8 @@ from meshstrap.bundle.errors import BundleError, quoted
 from meshstrap.bundle.lock import Image
 from meshstrap.bundle.store import Store
 
+_REPAIR = "; `meshstrap bundle add` of what it came from, or `meshstrap bundle pull`, puts it right"
+
 
 def verify(bundle: Bundle) -> list[str]:
     """Verify a bundle.
@@ -22,7 +24,7 @@ def verify(bundle: Bundle) -> list[str]:
         LockError: There is no bundle, or its lock cannot be used.
     """
     lock = bundle.read()
-    problems = bundle.store.verify(lock)
+    problems = [f"{problem}{_REPAIR}" for problem in bundle.store.verify(lock)]
     if problems:
         return problems
     for image in lock.images:

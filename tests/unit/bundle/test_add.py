@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from meshstrap.bundle.add import Wishes, add
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.lock import Image
+from meshstrap.bundle.remove import remove
+from meshstrap.bundle.verify import verify
 
 from . import archives
 from .archives import PACK, Made, image, layout, unpack, write
@@ -322,6 +325,82 @@ def test_a_lost_blob_is_brought_back_by_its_archive(tmp_path: Path, bundle: Bund
     assert put(path) == []
     assert bundle.read() == before
     is_whole(bundle, before.images[0], A)
+
+
+def alter(path: Path, at: int = -1) -> None:
+    """What a bad disk does: a byte is another, and the size is the same."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+MEMBERS = {"docker": archives.docker((A, ["a:1"])), "oci": archives.oci(A, "docker.io/library/a:1")}
+
+
+@pytest.mark.parametrize("replace", [False, True], ids=["add", "replace"])
+@pytest.mark.parametrize("members", list(MEMBERS.values()), ids=list(MEMBERS))
+@pytest.mark.parametrize("part", ["layer", "config", "manifest"])
+def test_an_altered_blob_is_put_right_by_its_archive(
+    tmp_path: Path, bundle: Bundle, put: Put, part: str, members: dict[str, bytes | archives.Link], replace: bool
+) -> None:
+    path = write(tmp_path / "a.tar", members)
+    assert put(path) == []
+    before = bundle.read()
+    (found,) = before.images
+    alter(bundle.store.blob(found.layers[1].digest if part == "layer" else getattr(found, part)))
+    (problem,) = verify(bundle)
+    assert "altered" in problem and "`meshstrap bundle add`" in problem
+    assert put(path, replace=replace) == []
+    assert bundle.read() == before
+    is_whole(bundle, before.images[0], A)
+    assert verify(bundle) == []
+
+
+def test_an_altered_layer_of_two_images_is_put_right_by_removing_one_and_adding_it(
+    tmp_path: Path, bundle: Bundle, put: Put
+) -> None:
+    path = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    assert put(path, write(tmp_path / "c.tar", archives.docker((C, ["c:1"])))) == []
+    shared = bundle.read().images[1].layers[0].digest
+    alter(bundle.store.blob(shared))
+    remove(bundle, ["a:1"], [], print)
+    assert verify(bundle) != []
+    assert put(path) == []
+    assert verify(bundle) == []
+
+
+def test_an_altered_program_is_put_right_by_its_file(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    (tmp_path / "istioctl").write_bytes(elf(ISTIOCTL, ("1.13.1",)))
+    assert put(tmp_path / "istioctl") == []
+    alter(bundle.store.blob(bundle.read().programs[0].sha256))
+    assert put(tmp_path / "istioctl") == []
+    assert verify(bundle) == []
+
+
+def test_a_blob_that_a_dead_run_left_altered_is_not_believed(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    """The time in a gzip header is no part of what it unpacks to, and part of its digest."""
+    packed = PACK["gzip"](A.layers[0])
+    bundle.store.add(packed)
+    alter(bundle.store.blob(archives.digest(packed)), 4)
+    assert put(write(tmp_path / "a.tar", archives.oci(A, "docker.io/library/a:1"))) == []
+    assert verify(bundle) == []
+
+
+def test_a_lock_without_its_store_is_filled_one_archive_after_the_other(
+    tmp_path: Path, bundle: Bundle, put: Put
+) -> None:
+    """A clone of the site's repository has the lock alone."""
+    a = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    c = write(tmp_path / "c.tar", archives.docker((C, ["c:1"])))
+    assert put(a, c) == []
+    before = bundle.read()
+    shutil.rmtree(bundle.store.directory)
+    assert put(a) == []
+    (failure,) = add(Bundle(tmp_path / "other"), [bundle.directory], Wishes(), print)
+    assert "lacks docker.io/library/c:1" in failure and "bundle verify" in failure
+    assert put(c) == []
+    assert bundle.read() == before
+    assert verify(bundle) == []
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["image", "layout"])
