@@ -67,26 +67,47 @@ def add(bundle: Bundle, paths: Sequence[Path], wishes: Wishes, echo: Callable[[s
             wishes = replace(wishes, name=normalize(wishes.name))
         except ReferenceError as error:
             raise BundleError(f"--as: {error}") from None
-    failures = []
     with bundle.change() as lock:
-        for path, named in _files(paths):
-            intent = _Intent(bundle.store, lock, wishes, echo)
-            try:
-                intent.read(path)
-            except NothingError as error:
-                if named:
-                    failures.append(str(error))
-                else:
-                    echo(f"{error}: left out")
-                continue
-            except BundleError as error:
+        return put(bundle, lock, paths, wishes, echo)[1]
+
+
+def put(
+    bundle: Bundle, lock: Lock, paths: Sequence[Path], wishes: Wishes, echo: Callable[[str], None]
+) -> tuple[Lock, list[str]]:
+    """Put files and directories into a bundle that is ours to change, each wholly or not at all.
+
+    Args:
+        bundle: Where they go.
+        lock: What it holds.
+        paths: As for `add`.
+        wishes: How; a name is a full one.
+        echo: Prints a line for people.
+
+    Returns:
+        What the bundle holds then, and what could not be added, a line each.
+
+    Raises:
+        BundleError: The bundle itself cannot be written.
+    """
+    failures = []
+    for path, named in _files(paths):
+        intent = _Intent(bundle.store, lock, wishes, echo)
+        try:
+            intent.read(path)
+        except NothingError as error:
+            if named:
                 failures.append(str(error))
-                continue
-            lock = intent.lock
-            bundle.save(lock)
-            if intent.replaced:
-                bundle.store.prune(lock)
-    return failures
+            else:
+                echo(f"{error}: left out")
+            continue
+        except BundleError as error:
+            failures.append(str(error))
+            continue
+        lock = intent.lock
+        bundle.save(lock)
+        if intent.replaced:
+            bundle.store.prune(lock)
+    return lock, failures
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
