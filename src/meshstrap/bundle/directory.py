@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from meshstrap.bundle import lock as lock_file
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.lock import Lock
 from meshstrap.bundle.store import Store
+
+# Before the name of a directory into which an image is being downloaded.
+PULLING = ".pulling-"
 
 
 @dataclass(frozen=True)
@@ -77,5 +81,14 @@ class Bundle:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BundleError(f"{self.directory}: another command is changing this bundle: wait for it") from None
-            self.store.sweep()
+            # Who holds the bundle is the only one who writes: whatever is half written here is a dead one's.
+            self._sweep()
             yield self.read() if self.lock_file.exists() else Lock()
+
+    def _sweep(self) -> None:
+        self.store.sweep()
+        for path in self.directory.glob(f".{self.lock_file.name}.*"):
+            path.unlink(missing_ok=True)
+        for path in self.directory.glob(f"{PULLING}*"):
+            # A skopeo that outlived its command may still write here: the next change finds what is left.
+            shutil.rmtree(path, ignore_errors=True)

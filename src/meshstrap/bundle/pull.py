@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meshstrap.bundle import listing
 from meshstrap.bundle.add import Wishes, put
-from meshstrap.bundle.directory import Bundle
+from meshstrap.bundle.directory import PULLING, Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.lock import Image, Lock
 from meshstrap.bundle.programs import this_machine
@@ -108,7 +108,7 @@ def _pull(
 ) -> tuple[Lock, list[str]]:
     echo(f"pulling  {wanted.reference} ({wanted.platform})")
     try:
-        with tempfile.TemporaryDirectory(dir=bundle.directory, prefix=".pulling-") as scratch:
+        with tempfile.TemporaryDirectory(dir=bundle.directory, prefix=PULLING) as scratch:
             target = Path(scratch) / "image"
             problem = _copy(wanted, target)
             if problem:

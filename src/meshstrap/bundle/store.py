@@ -25,6 +25,7 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 _ADDING = ".adding-"
+_TOP = ("oci-layout", "index.json")
 
 
 class StoreError(BundleError):
@@ -176,7 +177,10 @@ class Store:
 
     def sweep(self) -> int:
         """Remove what an interrupted run left half written; returns how many files that were."""
-        left = list(self._blobs.glob(f"{_ADDING}*"))
+        left = [
+            *self._blobs.glob(f"{_ADDING}*"),
+            *(path for name in _TOP for path in self.directory.glob(f".{name}.*")),
+        ]
         for path in left:
             path.unlink(missing_ok=True)
         return len(left)
@@ -258,7 +262,7 @@ class Store:
             images: What the index lists.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        for name, content in (("oci-layout", LAYOUT), ("index.json", index_json(self, images))):
+        for name, content in zip(_TOP, (LAYOUT, index_json(self, images)), strict=True):
             path = self.directory / name
             if path.is_file() and path.read_bytes() == content:
                 continue

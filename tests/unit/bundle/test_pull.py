@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ import pytest
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.pull import pull
+from meshstrap.bundle.remove import remove
 from meshstrap.bundle.verify import verify
 
 from . import archives
 from .archives import Made, image
+from .conftest import Put
 from .test_add import alter
 
 SMALL, BIG = image("base", "small"), image("base", "big")
@@ -110,6 +114,36 @@ def test_a_lock_without_its_store_is_filled(registry: Path, bundle: Bundle) -> N
     assert fetch(bundle) == []
     assert bundle.read() == before
     assert verify(bundle) == []
+
+
+def test_what_a_dead_pull_left_is_swept_by_the_next_change(registry: Path, bundle: Bundle) -> None:
+    assert fetch(bundle, "small:1") == []
+    tool = Path(os.environ["PATH"].partition(":")[0]) / "skopeo"
+    tool.write_text(f"{tool.read_text().replace('exec cp', 'cp')}kill -9 $PPID\n")
+    command = "from meshstrap.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", command, "bundle", "pull", "big:1", "--bundle", bundle.directory])
+    assert run.returncode == -9
+    assert list(bundle.directory.glob(".pulling-*/image/manifest.json"))
+    dead = [bundle.directory / ".bundle.lock.yaml.4711", bundle.store.directory / ".index.json.4711"]
+    for path in dead:
+        path.write_text("half of")
+    remove(bundle, ["small:1"], [], print)
+    assert {each.name for each in bundle.directory.iterdir()} == {".changing", "bundle.lock.yaml", "store"}
+    assert {each.name for each in bundle.store.directory.iterdir()} == {"blobs", "index.json", "oci-layout"}
+
+
+def test_what_a_living_pull_writes_is_left_alone(registry: Path, bundle: Bundle, put: Put) -> None:
+    seen = []
+
+    def look(line: str) -> None:
+        scratch = bundle.directory / ".pulling-x"
+        scratch.mkdir(exist_ok=True)
+        with pytest.raises(BundleError, match="another command"):
+            put(registry / "big:1")
+        seen.append(scratch.exists())
+
+    assert pull(bundle, ["small:1"], ["linux/amd64"], replace=False, echo=look) == []
+    assert seen and all(seen)
 
 
 def test_without_a_lock_and_a_name_nothing_is_made(registry: Path, bundle: Bundle) -> None:
