@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from meshstrap.bundle.directory import Bundle
+from meshstrap.bundle.lock import Lock
+from meshstrap.bundle.lock import write as write_lock
 from meshstrap.cli import main
 
 from . import archives
@@ -126,6 +132,63 @@ def test_remove_takes_one_platform_alone(tmp_path: Path, filled: Bundle, put: Pu
         ("docker.io/library/a:1", "linux/arm64"),
         ("docker.io/library/b:1", "linux/amd64"),
     ]
+
+
+def test_remove_frees_a_full_disk(filled: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be written but in what the bundle reserves, and no blob goes before the lock is written."""
+    written = []
+
+    def full(lock: Lock, path: Path) -> None:
+        if (filled.directory / ".changing").stat().st_blocks:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        assert filled.store.verify(filled.read()) == []
+        written.append(lock)
+        write_lock(lock, path)
+
+    monkeypatch.setattr("meshstrap.bundle.lock.write", full)
+    result = run(filled, "remove", "a:1")
+    assert result.exit_code == 0, result.output
+    assert written == [filled.read()]
+    assert run(filled, "verify").exit_code == 0
+    assert (filled.directory / ".changing").stat().st_size > filled.lock_file.stat().st_size, "reserved again"
+
+
+_ON_A_SMALL_DISK = """
+import shutil, subprocess, sys
+from pathlib import Path
+from meshstrap.bundle.add import Wishes, add
+from meshstrap.bundle.directory import Bundle
+from meshstrap.bundle.remove import remove
+from meshstrap.bundle.verify import verify
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+bundle = Bundle(disk / "bundle")
+print(add(bundle, [Path(sys.argv[2])], Wishes(), print))
+try:
+    with (disk / "film").open("wb", buffering=0) as film:
+        while film.write(bytes(4096)):
+            pass
+except OSError as error:
+    print(error.strerror)
+print(shutil.disk_usage(disk).free)
+remove(bundle, ["a:1"], [], print)
+print(verify(bundle), [each.reference for each in bundle.read().images])
+"""
+
+
+def test_remove_frees_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("only root can make a small disk")
+    path = write(tmp_path / "ab.tar", archives.docker((A, ["a:1"]), (B, ["b:1"])))
+    shown = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", _ON_A_SMALL_DISK, disk, path], capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[2:5] == ["[]", "No space left on device", "0"]
+    assert lines[-1] == "[] ['docker.io/library/b:1']"
 
 
 def test_diff_says_what_is_only_here_only_there_and_other(tmp_path: Path, filled: Bundle) -> None:
