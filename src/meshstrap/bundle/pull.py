@@ -68,6 +68,8 @@ def pull(
     failures = []
     # What is downloaded has a place only in a bundle that nobody else changes: that comes first.
     with bundle.change() as lock:
+        if bundle.lock_file.exists():
+            bundle.save(lock)  # with nothing to pull, and no index
         for wanted in plan(lock, references, platforms, replace=replace):
             if wanted.locked and not bundle.store.lacks(wanted.locked):
                 echo(f"there already  {listing.said(wanted.locked)}")

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from meshstrap.cli import main
 from . import archives
 from .archives import image, write
 from .conftest import Put
-from .test_programs import ISTIOCTL, elf
+from .test_programs import BRIDGE, ISTIOCTL, RUNC, elf
 
 A, B = image("base", "a"), image("base", "b")
 
@@ -78,7 +79,7 @@ def test_verify_names_what_is_altered(filled: Bundle) -> None:
     assert f"{path}: altered" in result.output and "docker.io/library/a:1" in result.output
 
 
-@pytest.mark.parametrize("what", ["layers", "diff IDs", "config", "platform"])
+@pytest.mark.parametrize("what", ["layers", "diff IDs", "config", "platform", "size"])
 def test_verify_names_a_lock_that_was_edited(filled: Bundle, what: str) -> None:
     text = filled.lock_file.read_text()
     a, b = filled.read().images
@@ -90,6 +91,7 @@ def test_verify_names_a_lock_that_was_edited(filled: Bundle, what: str) -> None:
         "diff IDs": text.replace(a.layers[1].diff_id, a.layers[0].diff_id),
         "config": text.replace(a.config, b.config),
         "platform": text.replace("platform: linux/amd64", "platform: linux/arm64", 1),
+        "size": text.replace(f"size: {a.size}\n", f"size: {a.size + 100_000_000}\n", 1),
     }[what]
     assert edited != text
     filled.lock_file.write_text(edited)
@@ -98,6 +100,53 @@ def test_verify_names_a_lock_that_was_edited(filled: Bundle, what: str) -> None:
     assert (
         f"docker.io/library/a:1 ({'linux/arm64' if what == 'platform' else 'linux/amd64'}): its {what}" in result.output
     )
+
+
+@pytest.mark.parametrize(
+    ("what", "other"),
+    [("version", "9.9.9"), ("platform", "linux/arm64"), ("name", "kubeadm")],
+)
+def test_verify_names_a_program_that_is_another(filled: Bundle, what: str, other: str) -> None:
+    lock = filled.read()
+    program = replace(lock.programs[0], **{what: other})  # type: ignore[arg-type]
+    write_lock(replace(lock, programs=(program,)), filled.lock_file)
+    result = run(filled, "verify")
+    assert result.exit_code == 1
+    assert f"its {what}: the lock says '{other}', and the file " in result.output
+
+
+def test_a_version_that_the_file_does_not_tell_is_what_was_given(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    (tmp_path / "bridge").write_bytes(elf(BRIDGE))
+    (tmp_path / "runc").write_bytes(elf(RUNC, ("1.3.0",)))
+    assert put(tmp_path / "bridge", tmp_path / "runc", version="v1.9.1") == []
+    lock = bundle.read()
+    write_lock(
+        replace(lock, programs=tuple(replace(p, version=f"v{p.version.strip('v')}") for p in lock.programs)),
+        bundle.lock_file,
+    )
+    assert run(bundle, "verify").exit_code == 0
+
+
+@pytest.mark.parametrize("repair", ["add", "pull"])
+@pytest.mark.parametrize("index", [None, b"{}", b'{"schemaVersion": 2, "manifests": []}', b"no JSON"])
+def test_verify_looks_at_the_index_and_adding_or_pulling_writes_it_again(
+    filled: Bundle, index: bytes | None, repair: str
+) -> None:
+    path = filled.store.directory / "index.json"
+    path.unlink()
+    if index is not None:
+        path.write_bytes(index)
+    result = run(filled, "verify")
+    assert result.exit_code == 1
+    assert f"{path}: missing, or does not list the images" in result.output
+    archive = [filled.directory.parent / "ab.tar"] if repair == "add" else []
+    assert run(filled, repair, *archive).exit_code == 0
+    assert run(filled, "verify").exit_code == 0
+
+
+def test_the_order_of_the_index_is_nobodys_business(filled: Bundle) -> None:
+    filled.store.write_index(filled.read().images[::-1])
+    assert run(filled, "verify").exit_code == 0
 
 
 def test_remove_takes_an_image_and_the_blobs_that_it_alone_needs(filled: Bundle) -> None:
