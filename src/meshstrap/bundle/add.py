@@ -14,7 +14,7 @@ from meshstrap.bundle.errors import BundleError, printable
 from meshstrap.bundle.images import Found, FoundImage
 from meshstrap.bundle.listing import said
 from meshstrap.bundle.lock import Image, Lock, Program, ordered
-from meshstrap.bundle.programs import ELF_MAGIC
+from meshstrap.bundle.programs import ELF_MAGIC, contradictions
 from meshstrap.bundle.reference import ReferenceError, normalize
 from meshstrap.bundle.store import Store
 
@@ -191,7 +191,7 @@ class _Intent:
 
     def _read_bundle(self, other: Bundle) -> None:
         """Take another bundle over: it keeps what its lock says of where everything came from."""
-        theirs = other.read()
+        theirs = self._of_platforms(other)
         contents = Directory(other.store.directory)
         if theirs.images:
             found = images.find(contents)
@@ -211,7 +211,24 @@ class _Intent:
                     raise BundleError(f"{contents.place(member)}: is not there, which is {program.name}")
                 for _, file in contents.read([member]):
                     receive.blob(self._store, file, f"sha256:{program.sha256}", contents.place(member))
+                if false := contradictions(program, self._store.blob(program.sha256)):
+                    place = f"{other.lock_file}: {program.name} ({program.platform})"
+                    raise BundleError(f"{place}: {'; '.join(false)}: have it put right there, or add its own file")
                 self._put(program)
+
+    def _of_platforms(self, other: Bundle) -> Lock:
+        """Give what of another bundle is wanted by its platform."""
+        theirs, platforms = other.read(), self._wishes.platforms
+        if not platforms:
+            return theirs
+        chosen = Lock(
+            tuple(image for image in theirs.images if image.platform in platforms),
+            tuple(program for program in theirs.programs if program.platform in platforms),
+        )
+        if chosen == Lock() != theirs:
+            there = ", ".join(sorted({i.platform for i in theirs.images} | {p.platform for p in theirs.programs}))
+            raise BundleError(f"{other.directory}: has {there} only, not {' or '.join(platforms)}")
+        return chosen
 
     def _put_images(self, contents: Contents, found: Found, source: str, theirs: Lock | None = None) -> None:
         for line in found.left_out:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,15 @@ import pytest
 from meshstrap.bundle.add import Wishes, add
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
-from meshstrap.bundle.lock import Image
+from meshstrap.bundle.lock import Image, Lock
+from meshstrap.bundle.lock import write as write_lock
 from meshstrap.bundle.remove import remove
 from meshstrap.bundle.verify import verify
 
 from . import archives
 from .archives import PACK, Made, image, layout, unpack, write
 from .conftest import Put
-from .test_programs import ISTIOCTL, elf
+from .test_programs import ARM64, ISTIOCTL, RUNC, elf
 
 A, C = image("base", "a"), image("base", "c", command="/c")
 
@@ -290,6 +292,50 @@ def test_another_sites_bundle_is_taken_over_as_it_is(tmp_path: Path, bundle: Bun
     assert add(mine, [bundle.directory], Wishes(), print) == []
     assert mine.lock_file.read_text() == bundle.lock_file.read_text()
     assert mine.store.verify(mine.read()) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "other"), [("size", 7), ("version", "v9.9.9"), ("platform", "linux/arm64"), ("name", "kubeadm")]
+)
+def test_what_another_sites_lock_says_of_a_program_is_compared_with_the_program(
+    tmp_path: Path, bundle: Bundle, put: Put, what: str, other: str | int
+) -> None:
+    (tmp_path / "istioctl").write_bytes(elf(ISTIOCTL, ("1.13.1",)))
+    assert put(tmp_path / "istioctl") == []
+    (program,) = bundle.read().programs
+    edited = replace(program, **{what: other})  # type: ignore[arg-type]
+    write_lock(Lock(programs=(edited,)), bundle.lock_file)
+    mine = Bundle(tmp_path / "mine")
+    (failure,) = add(mine, [bundle.directory], Wishes(), print)
+    assert f"{bundle.lock_file}: {edited.name} ({edited.platform}): its {what}: the lock says" in failure
+    assert not mine.lock_file.exists()
+
+
+def test_what_another_sites_lock_says_of_an_images_size_is_not_believed(
+    tmp_path: Path, bundle: Bundle, put: Put
+) -> None:
+    put(write(tmp_path / "a.tar", archives.docker((A, ["a:1"]))))
+    (found,) = bundle.read().images
+    write_lock(Lock((replace(found, size=found.size + 100_000_000),)), bundle.lock_file)
+    mine = Bundle(tmp_path / "mine")
+    assert add(mine, [bundle.directory], Wishes(), print) == []
+    assert verify(mine) == []
+
+
+def test_only_wanted_platforms_of_another_sites_bundle_are_taken(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    (tmp_path / "runc").write_bytes(elf(RUNC, ("1.3.0",), machine=ARM64))
+    (tmp_path / "istioctl").write_bytes(elf(ISTIOCTL, ("1.13.1",)))
+    put(tmp_path / "runc")
+    mine = Bundle(tmp_path / "mine")
+    (failure,) = add(mine, [bundle.directory], Wishes(platforms=("linux/amd64",)), print)
+    assert failure == f"{bundle.directory}: has linux/arm64 only, not linux/amd64"
+    put(
+        tmp_path / "istioctl", write(tmp_path / "arm.tar", archives.docker((image("x", platform="linux/arm64"), ["x"])))
+    )
+    assert add(mine, [bundle.directory], Wishes(platforms=("linux/amd64",)), print) == []
+    assert [each.name for each in mine.read().programs] == ["istioctl"]
+    assert mine.read().images == ()
+    assert verify(mine) == []
 
 
 def test_what_the_store_has_of_another_store_is_not_copied_again(tmp_path: Path, bundle: Bundle, put: Put) -> None:
