@@ -10,11 +10,11 @@ from meshstrap.bundle import images, intake, receive
 from meshstrap.bundle.compression import ZSTD, kind_of
 from meshstrap.bundle.contents import Archive, Contents, Directory
 from meshstrap.bundle.directory import Bundle
-from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.errors import BundleError, printable
 from meshstrap.bundle.images import Found, FoundImage
 from meshstrap.bundle.listing import said
 from meshstrap.bundle.lock import Image, Lock, Program, ordered
-from meshstrap.bundle.programs import ELF_MAGIC
+from meshstrap.bundle.programs import ELF_MAGIC, contradictions
 from meshstrap.bundle.reference import ReferenceError, normalize
 from meshstrap.bundle.store import Store
 
@@ -67,26 +67,47 @@ def add(bundle: Bundle, paths: Sequence[Path], wishes: Wishes, echo: Callable[[s
             wishes = replace(wishes, name=normalize(wishes.name))
         except ReferenceError as error:
             raise BundleError(f"--as: {error}") from None
-    failures = []
     with bundle.change() as lock:
-        for path, named in _files(paths):
-            intent = _Intent(bundle.store, lock, wishes, echo)
-            try:
-                intent.read(path)
-            except NothingError as error:
-                if named:
-                    failures.append(str(error))
-                else:
-                    echo(f"{error}: left out")
-                continue
-            except BundleError as error:
+        return put(bundle, lock, paths, wishes, echo)[1]
+
+
+def put(
+    bundle: Bundle, lock: Lock, paths: Sequence[Path], wishes: Wishes, echo: Callable[[str], None]
+) -> tuple[Lock, list[str]]:
+    """Put files and directories into a bundle that is ours to change, each wholly or not at all.
+
+    Args:
+        bundle: Where they go.
+        lock: What it holds.
+        paths: As for `add`.
+        wishes: How; a name is a full one.
+        echo: Prints a line for people.
+
+    Returns:
+        What the bundle holds then, and what could not be added, a line each.
+
+    Raises:
+        BundleError: The bundle itself cannot be written.
+    """
+    failures = []
+    for path, named in _files(paths):
+        intent = _Intent(bundle.store, lock, wishes, echo)
+        try:
+            intent.read(path)
+        except NothingError as error:
+            if named:
                 failures.append(str(error))
-                continue
-            lock = intent.lock
-            bundle.save(lock)
-            if intent.replaced:
-                bundle.store.prune(lock)
-    return failures
+            else:
+                echo(f"{error}: left out")
+            continue
+        except BundleError as error:
+            failures.append(str(error))
+            continue
+        lock = intent.lock
+        bundle.save(lock)
+        if intent.replaced:
+            bundle.store.prune(lock)
+    return lock, failures
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
@@ -170,12 +191,18 @@ class _Intent:
 
     def _read_bundle(self, other: Bundle) -> None:
         """Take another bundle over: it keeps what its lock says of where everything came from."""
-        theirs = other.read()
+        theirs = self._of_platforms(other)
         contents = Directory(other.store.directory)
         if theirs.images:
             found = images.find(contents)
             if found is None:
                 raise BundleError(f"{contents.path}: has no index.json, though {other.lock_file} names images")
+            listed = {(name, image.platform) for image in found.images for name in image.names}
+            if lacking := [each.reference for each in theirs.images if (each.reference, each.platform) not in listed]:
+                raise BundleError(
+                    f"{contents.path}: lacks {', '.join(lacking)}, which {other.lock_file} names: `meshstrap bundle"
+                    f" verify --bundle {other.directory}` says what is missing"
+                )
             self._put_images(contents, found, f"bundle {other.directory.resolve().name}", theirs)
         for program in theirs.programs:
             if self._is_wanted(program, other.directory):
@@ -184,7 +211,24 @@ class _Intent:
                     raise BundleError(f"{contents.place(member)}: is not there, which is {program.name}")
                 for _, file in contents.read([member]):
                     receive.blob(self._store, file, f"sha256:{program.sha256}", contents.place(member))
+                if false := contradictions(program, self._store.blob(program.sha256)):
+                    place = f"{other.lock_file}: {program.name} ({program.platform})"
+                    raise BundleError(f"{place}: {'; '.join(false)}: have it put right there, or add its own file")
                 self._put(program)
+
+    def _of_platforms(self, other: Bundle) -> Lock:
+        """Give what of another bundle is wanted by its platform."""
+        theirs, platforms = other.read(), self._wishes.platforms
+        if not platforms:
+            return theirs
+        chosen = Lock(
+            tuple(image for image in theirs.images if image.platform in platforms),
+            tuple(program for program in theirs.programs if program.platform in platforms),
+        )
+        if chosen == Lock() != theirs:
+            there = ", ".join(sorted({i.platform for i in theirs.images} | {p.platform for p in theirs.programs}))
+            raise BundleError(f"{other.directory}: has {there} only, not {' or '.join(platforms)}")
+        return chosen
 
     def _put_images(self, contents: Contents, found: Found, source: str, theirs: Lock | None = None) -> None:
         for line in found.left_out:
@@ -195,7 +239,7 @@ class _Intent:
             if (names := tuple(name for name in image.names if self._lacks(contents.path, name, image)))
         ]
         for image, entries in zip(
-            wanted, intake.take_images(self._store, self._before, contents, wanted, source), strict=True
+            wanted, intake.take_images(self._store, self._before, contents, wanted, printable(source)), strict=True
         ):
             for entry in entries:
                 self._put_image(contents.path, entry, theirs)
@@ -250,8 +294,9 @@ class _Intent:
         mine = self._images.get(key)
         if mine and mine.config == image.config and mine.manifest != image.manifest and not self._wishes.replace:
             raise BundleError(
-                f"{path}: {image.reference} ({image.platform}) is locked with manifest {mine.manifest}, whose blobs the"
-                f" store lacks; the same image is packed otherwise here ({image.manifest}): give --replace to lock that"
+                f"{path}: {image.reference} ({image.platform}) is locked with manifest {mine.manifest}, of whose blobs"
+                f" one is missing or altered; the same image is packed otherwise here ({image.manifest}): give"
+                " --replace to lock that"
             )
         known = theirs.image(*key) if theirs else None
         if known and replace(known, source=image.source, archive=image.archive) == image:
@@ -263,7 +308,7 @@ class _Intent:
         self._echo(f"{'replaced' if mine not in (None, image) else 'added'}  {said(image)}")
 
     def _put_programs(self, contents: Contents, names: Sequence[str], source: str, path: Path) -> None:
-        found = list(intake.take_programs(self._store, contents, names, source, self._wishes.version))
+        found = list(intake.take_programs(self._store, contents, names, printable(source), self._wishes.version))
         if not found:
             raise NothingError(f"{path}: holds neither images nor programs that go onto nodes")
         chosen = [each for each in found if not self._wishes.platforms or each.platform in self._wishes.platforms]

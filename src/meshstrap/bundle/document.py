@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.errors import BundleError, quoted
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Node:
         return value
 
     def integer(self, key: str) -> int:
-        """Give a whole number from 0 up."""
+        """Give a whole number from 0 up, of 63 bits, as sizes are."""
         value = self._get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
             raise self._wrong(key, "a whole number", value)
         return value
 
@@ -59,7 +59,7 @@ class Node:
         parts = self.items(key)
         for part in parts:
             if not isinstance(part.value, str) or not part.value:
-                raise self.error(f"{self.file}: {part.key}: expected text, found {part.value!r}")
+                raise self.error(f"{self.file}: {part.key}: expected text, found {quoted(part.value)}")
         return [part.value for part in parts]
 
     def part(self, key: str) -> Node:
@@ -85,7 +85,7 @@ class Node:
         return f"{self.key}.{key}" if self.key else key
 
     def _wrong(self, key: str, expected: str, value: Any) -> BundleError:
-        return self.error(f"{self.file}: {self._name(key)}: expected {expected}, found {value!r}")
+        return self.error(f"{self.file}: {self._name(key)}: expected {expected}, found {quoted(value)}")
 
 
 def parse_json(content: bytes, file: str) -> Node:

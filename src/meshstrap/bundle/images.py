@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from meshstrap.bundle.contents import Contents, Member, is_plain
 from meshstrap.bundle.document import Node, parse_json
-from meshstrap.bundle.errors import BundleError, printable
+from meshstrap.bundle.errors import BundleError, printable, quoted
 from meshstrap.bundle.reference import ReferenceError, is_digest, normalize
 
 DOCKER, OCI, PLAIN_DIRECTORY = "docker archive", "OCI layout", "skopeo directory"
@@ -348,7 +348,7 @@ def _config(content: bytes, place: str) -> tuple[str, list[str]]:
     diff_ids = rootfs.texts("diff_ids") if rootfs.has("diff_ids") else []
     for diff_id in diff_ids:
         if not is_digest(diff_id):
-            raise BundleError(f"{place}: rootfs.diff_ids: expected sha256:<64 hex digits>, found {diff_id!r}")
+            raise BundleError(f"{place}: rootfs.diff_ids: expected sha256:<64 hex digits>, found {quoted(diff_id)}")
     return "/".join(parts), diff_ids
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ from typing import Any
 import yaml
 
 from meshstrap.bundle.document import Node
-from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.errors import BundleError, quoted, shortened
 from meshstrap.bundle.reference import ReferenceError, is_digest, normalize
 
 VERSION = 1
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DEEPEST = 20
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -126,27 +130,46 @@ def read(path: Path) -> Lock:
         LockError: The file is missing, is not YAML, or a key in it is missing or has a wrong value.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise LockError(
             f"{path}: no such file: there is no bundle here. `meshstrap bundle add` makes one of what you have, and "
             "`meshstrap lab build` one of package registries; data `bundle` names the directory that holds it"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise LockError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise LockError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return _parse(content, path)
+
+
+def _parse(content: bytes, path: Path) -> Lock:
     try:
-        data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise LockError(f"{path}: not YAML: {error}") from error
+        text = content.decode()
+        _refuse_depth(text)
+        data = yaml.load(text, Loader=_LOADER)
+    except Exception as error:  # yaml lets through whatever its constructors stumble over
+        raise LockError(f"{path}: not YAML: {shortened(str(error))}") from error
     root = Node(str(path), "", data, LockError)
     version = root.integer("version")
     if version != VERSION:
-        raise LockError(f"{path}: version: is {version}, and this meshstrap reads version {VERSION}")
+        raise LockError(f"{path}: version: is {quoted(version)}, and this meshstrap reads version {VERSION}")
     images = tuple(_image(node) for node in root.items("images"))
     programs = tuple(_program(node) for node in root.items("programs"))
     _refuse_doubles(path, "images", [f"{i.reference} ({i.platform})" for i in images])
     _refuse_doubles(path, "programs", [f"{p.name} ({p.platform})" for p in programs])
     return ordered(Lock(images, programs))
+
+
+def _refuse_depth(text: str) -> None:
+    """Refuse what no lock has, before it is made: a short text can stand for more than memory, or the stack, holds."""
+    depth = 0
+    events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        place = f"line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"{place}: an alias, *{event.anchor}: a lock has none")
+        if depth > _DEEPEST:
+            raise ValueError(f"{place}: nested more than {_DEEPEST} deep, which no lock is")
 
 
 def write(lock: Lock, path: Path) -> None:
@@ -155,6 +178,9 @@ def write(lock: Lock, path: Path) -> None:
     Args:
         lock: What to write.
         path: The file; its directory is made where it is missing.
+
+    Raises:
+        LockError: It could not be read again; what is there stays.
     """
     lock = ordered(lock)
     data = {
@@ -162,10 +188,21 @@ def write(lock: Lock, path: Path) -> None:
         "images": [_written(image) for image in lock.images],
         "programs": [_written(program) for program in lock.programs],
     }
+    content = yaml.safe_dump(data, sort_keys=False, width=200, allow_unicode=True, encoding="utf-8")
+    try:
+        again = _parse(content, path)
+    except LockError as error:
+        raise LockError(f"{error}; it is what was to be written: it is not, and what is there stays") from error
+    if again != lock:
+        raise LockError(f"{path}: what was to be written reads as something else: it is not, and what is there stays")
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        fresh.write_text(yaml.safe_dump(data, sort_keys=False, width=200, allow_unicode=True), encoding="utf-8")
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            # Without it a disk that is pulled has the name and not the content.
+            os.fsync(file.fileno())
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
@@ -232,6 +269,6 @@ def _is_full_reference(value: str) -> bool:
 
 
 def _refuse_doubles(path: Path, key: str, names: list[str]) -> None:
-    for name in sorted(names):
-        if names.count(name) > 1:
-            raise LockError(f"{path}: {key}: {name} stands there more than once")
+    for name, count in sorted(Counter(names).items()):
+        if count > 1:
+            raise LockError(f"{path}: {key}: {shortened(name)} stands there more than once")

@@ -20,6 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshstrap.bundle.errors import quoted
+from meshstrap.bundle.lock import Program
+
 ELF_MAGIC = b"\x7fELF"
 
 _ARCHITECTURES = {
@@ -83,6 +86,29 @@ def recognise(path: Path) -> Recognised | None:
                 return _recognise(_Elf(content))
             except (struct.error, IndexError, ValueError, OverflowError):
                 return None  # no ELF, or one that is cut short
+
+
+def contradictions(program: Program, path: Path) -> list[str]:
+    """Compare what a lock says of a program with the program.
+
+    Args:
+        program: The lock's entry.
+        path: The file that it is about.
+
+    Returns:
+        What differs, a phrase each. Of a file that is not recognised the size alone can be told, and a version only
+        where the file tells one.
+    """
+    size = path.stat().st_size
+    pairs = [("size", str(program.size), str(size))]
+    if found := recognise(path):
+        pairs += [("name", program.name, found.name), ("platform", program.platform, found.platform)]
+        if len(found.versions) == 1:
+            # Locks written by the lab have runc's, which says 1.3.0, as its release is called.
+            pairs.append(("version", program.version.removeprefix("v"), found.versions[0].removeprefix("v")))
+    return [
+        f"its {what}: the lock says {quoted(said)}, and the file {is_!r}" for what, said, is_ in pairs if said != is_
+    ]
 
 
 def _recognise(elf: _Elf) -> Recognised | None:

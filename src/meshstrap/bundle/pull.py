@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meshstrap.bundle import listing
-from meshstrap.bundle.add import Wishes, add
-from meshstrap.bundle.directory import Bundle
+from meshstrap.bundle.add import Wishes, put
+from meshstrap.bundle.directory import PULLING, Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.lock import Image, Lock
 from meshstrap.bundle.programs import this_machine
@@ -61,15 +61,21 @@ def pull(
         What could not be pulled, a line each; all else is in the bundle.
 
     Raises:
-        BundleError: A reference is none, there is no skopeo, or the bundle cannot be used.
+        BundleError: A reference is none, there is no skopeo, another command changes the bundle, or it cannot be used.
     """
-    lock = bundle.read() if bundle.lock_file.exists() or not references else Lock()
+    if not references:
+        bundle.read()  # says that there is none, where a change would make a directory first
     failures = []
-    for wanted in plan(lock, references, platforms, replace=replace):
-        if wanted.locked and not bundle.store.lacks(wanted.locked):
-            echo(f"there already  {listing.said(wanted.locked)}")
-            continue
-        failures += _pull(bundle, wanted, replace, echo)
+    # What is downloaded has a place only in a bundle that nobody else changes: that comes first.
+    with bundle.change() as lock:
+        if bundle.lock_file.exists():
+            bundle.save(lock)  # with nothing to pull, and no index
+        for wanted in plan(lock, references, platforms, replace=replace):
+            if wanted.locked and not bundle.store.lacks(wanted.locked):
+                echo(f"there already  {listing.said(wanted.locked)}")
+                continue
+            lock, failed = _pull(bundle, lock, wanted, replace, echo)
+            failures += failed
     return failures
 
 
@@ -99,18 +105,20 @@ def plan(lock: Lock, references: Sequence[str], platforms: Sequence[str], *, rep
     return pulls
 
 
-def _pull(bundle: Bundle, wanted: Pull, replace: bool, echo: Callable[[str], None]) -> list[str]:
+def _pull(
+    bundle: Bundle, lock: Lock, wanted: Pull, replace: bool, echo: Callable[[str], None]
+) -> tuple[Lock, list[str]]:
     echo(f"pulling  {wanted.reference} ({wanted.platform})")
     try:
-        bundle.directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=bundle.directory, prefix=".pulling-") as scratch:
+        with tempfile.TemporaryDirectory(dir=bundle.directory, prefix=PULLING) as scratch:
             target = Path(scratch) / "image"
             problem = _copy(wanted, target)
             if problem:
-                return [problem]
+                return lock, [problem]
             name = wanted.reference
             wishes = Wishes(name, (wanted.platform,), replace=replace, source=f"registry {parse(name).domain}")
-            return [each.replace(str(target), name) for each in add(bundle, [target], wishes, echo)]
+            lock, failures = put(bundle, lock, [target], wishes, echo)
+            return lock, [each.replace(str(target), name) for each in failures]
     except OSError as error:
         raise BundleError(f"{bundle.directory}: cannot be written: {error.strerror or error}") from error
 

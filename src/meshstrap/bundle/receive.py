@@ -57,7 +57,7 @@ def layer(store: Store, file: Readable, expected: FoundLayer, place: str) -> Lay
 
 
 def check_kept(store: Store, expected: FoundLayer, place: str) -> None:
-    """Look whether a gzip blob that the store has already unpacks to what an archive says.
+    """Look whether a gzip blob that the store has already, with its digest, unpacks to what an archive says.
 
     Args:
         store: Where it is.

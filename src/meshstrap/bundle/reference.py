@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from meshstrap.bundle.errors import quoted
+
 # The grammar of the distribution project (reference/reference.go), which containerd and Docker share.
 _DOMAIN = re.compile(
     r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -69,7 +71,7 @@ def parse(reference: str) -> Reference:
     """
     rest, at, digest = reference.partition("@")
     if at and not _DIGEST.fullmatch(digest):
-        raise ReferenceError(f"{reference!r} is not an image reference: {digest!r} is not a sha256 digest")
+        raise ReferenceError(f"{quoted(reference)} is not an image reference: {quoted(digest)} is not a sha256 digest")
     first, slash, remainder = rest.partition("/")
     has_domain = bool(slash) and ("." in first or ":" in first or first == "localhost")
     domain, name = (first, remainder) if has_domain else ("docker.io", rest)
@@ -79,12 +81,14 @@ def parse(reference: str) -> Reference:
     if domain == "docker.io" and "/" not in name:
         name = f"library/{name}"
     if not _DOMAIN.fullmatch(domain):
-        raise ReferenceError(f"{reference!r} is not an image reference: {domain!r} is not a registry")
+        raise ReferenceError(f"{quoted(reference)} is not an image reference: {quoted(domain)} is not a registry")
     for part in name.split("/"):
         if not _PART.fullmatch(part):
-            raise ReferenceError(f"{reference!r} is not an image reference: {part!r} is not a part of a name")
+            raise ReferenceError(
+                f"{quoted(reference)} is not an image reference: {quoted(part)} is not a part of a name"
+            )
     if colon and not _TAG.fullmatch(tag):
-        raise ReferenceError(f"{reference!r} is not an image reference: {tag!r} is not a tag")
+        raise ReferenceError(f"{quoted(reference)} is not an image reference: {quoted(tag)} is not a tag")
     if not colon and not at:
         tag = "latest"
     return Reference(domain, name, tag, digest)

@@ -34,7 +34,9 @@ def remove(bundle: Bundle, names: Sequence[str], platforms: Sequence[str], echo:
             tuple(image for image in lock.images if image not in gone),
             tuple(program for program in lock.programs if program not in gone),
         )
-        # The lock first: what no lock names is rubbish, and a lock that names what is gone would be broken.
+        # The lock first: what no lock names is rubbish, and a lock that names what is gone would be broken. A full
+        # disk, which is what people remove images for, takes it in the space that the bundle has kept for that.
+        bundle.release()
         bundle.save(left)
         for entry in dict.fromkeys(gone):
             echo(f"removed  {said(entry)}")

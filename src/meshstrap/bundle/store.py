@@ -25,6 +25,7 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 _ADDING = ".adding-"
+_TOP = ("oci-layout", "index.json")
 
 
 class StoreError(BundleError):
@@ -71,7 +72,7 @@ class Incoming:
             self._file.flush()
 
     def keep(self) -> str:
-        """Put it into its place, whole and on the disk; what is there already is left as it is.
+        """Put it into its place, whole and on the disk, unless it is there already; what is altered there is replaced.
 
         Returns:
             Its digest.
@@ -116,7 +117,7 @@ class Store:
         return self._blobs / digest.removeprefix("sha256:")
 
     def add(self, source: bytes | Path) -> str:
-        """Put a blob into the store, whole or not at all. What is there already is left as it is.
+        """Put a blob into the store, whole or not at all, unless it is there already; what is altered is replaced.
 
         Args:
             source: The bytes, or a file with them.
@@ -140,18 +141,15 @@ class Store:
                     shutil.copyfileobj(read, incoming, 1 << 20)
             return incoming.keep()
 
-    def has(self, digest: str, size: int) -> bool:
-        """Tell whether a blob is there: the size is enough, for it gets its name only when it is whole."""
-        try:
-            return self.blob(digest).stat().st_size == size
-        except OSError:
-            return False
+    def has(self, digest: str, size: int | None = None) -> bool:
+        """Tell whether a blob is there and unaltered: it is read, for a bad disk alters bytes and leaves the size."""
+        return self.problem(digest, size) is None
 
     def lacks(self, image: Image) -> bool:
-        """Tell whether a blob of an image is not there, or not of its size."""
+        """Tell whether a blob of an image is not there, or altered; all of them are read."""
         blobs: list[tuple[str, int | None]] = [(layer.digest, layer.size) for layer in image.layers]
         blobs += [(image.manifest, None), (image.config, None)]
-        return any(self.problem(digest, size, read=False) for digest, size in blobs)
+        return not all(self.has(digest, size) for digest, size in blobs)
 
     @contextmanager
     def incoming(self) -> Iterator[Incoming]:
@@ -179,7 +177,10 @@ class Store:
 
     def sweep(self) -> int:
         """Remove what an interrupted run left half written; returns how many files that were."""
-        left = list(self._blobs.glob(f"{_ADDING}*"))
+        left = [
+            *self._blobs.glob(f"{_ADDING}*"),
+            *(path for name in _TOP for path in self.directory.glob(f".{name}.*")),
+        ]
         for path in left:
             path.unlink(missing_ok=True)
         return len(left)
@@ -261,7 +262,7 @@ class Store:
             images: What the index lists.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        for name, content in (("oci-layout", LAYOUT), ("index.json", index_json(self, images))):
+        for name, content in zip(_TOP, (LAYOUT, index_json(self, images)), strict=True):
             path = self.directory / name
             if path.is_file() and path.read_bytes() == content:
                 continue

@@ -395,7 +395,7 @@ def judge_bundle(directory: str, kubernetes_version: str) -> list[Finding]:
         lock, store = system.open_bundle(directory)
     except LockError as error:
         return [Finding(ERROR, "bundle", str(error), "Everything on the nodes comes from it")]
-    remedy = "Make the bundle again, or restore what is named"
+    remedy = "Add what it came from to the bundle again, or pull it: either puts it right"
     findings = [Finding(ERROR, "bundle", problem, remedy) for problem in store.verify(lock)]
     wanted = f"v{kubernetes_version}"
     for program in lock.programs:

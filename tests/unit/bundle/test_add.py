@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +15,15 @@ import pytest
 from meshstrap.bundle.add import Wishes, add
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
-from meshstrap.bundle.lock import Image
+from meshstrap.bundle.lock import Image, Lock
+from meshstrap.bundle.lock import write as write_lock
+from meshstrap.bundle.remove import remove
+from meshstrap.bundle.verify import verify
 
 from . import archives
 from .archives import PACK, Made, image, layout, unpack, write
 from .conftest import Put
+from .test_programs import ARM64, ISTIOCTL, RUNC, elf
 
 A, C = image("base", "a"), image("base", "c", command="/c")
 
@@ -287,6 +294,50 @@ def test_another_sites_bundle_is_taken_over_as_it_is(tmp_path: Path, bundle: Bun
     assert mine.store.verify(mine.read()) == []
 
 
+@pytest.mark.parametrize(
+    ("what", "other"), [("size", 7), ("version", "v9.9.9"), ("platform", "linux/arm64"), ("name", "kubeadm")]
+)
+def test_what_another_sites_lock_says_of_a_program_is_compared_with_the_program(
+    tmp_path: Path, bundle: Bundle, put: Put, what: str, other: str | int
+) -> None:
+    (tmp_path / "istioctl").write_bytes(elf(ISTIOCTL, ("1.13.1",)))
+    assert put(tmp_path / "istioctl") == []
+    (program,) = bundle.read().programs
+    edited = replace(program, **{what: other})  # type: ignore[arg-type]
+    write_lock(Lock(programs=(edited,)), bundle.lock_file)
+    mine = Bundle(tmp_path / "mine")
+    (failure,) = add(mine, [bundle.directory], Wishes(), print)
+    assert f"{bundle.lock_file}: {edited.name} ({edited.platform}): its {what}: the lock says" in failure
+    assert not mine.lock_file.exists()
+
+
+def test_what_another_sites_lock_says_of_an_images_size_is_not_believed(
+    tmp_path: Path, bundle: Bundle, put: Put
+) -> None:
+    put(write(tmp_path / "a.tar", archives.docker((A, ["a:1"]))))
+    (found,) = bundle.read().images
+    write_lock(Lock((replace(found, size=found.size + 100_000_000),)), bundle.lock_file)
+    mine = Bundle(tmp_path / "mine")
+    assert add(mine, [bundle.directory], Wishes(), print) == []
+    assert verify(mine) == []
+
+
+def test_only_wanted_platforms_of_another_sites_bundle_are_taken(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    (tmp_path / "runc").write_bytes(elf(RUNC, ("1.3.0",), machine=ARM64))
+    (tmp_path / "istioctl").write_bytes(elf(ISTIOCTL, ("1.13.1",)))
+    put(tmp_path / "runc")
+    mine = Bundle(tmp_path / "mine")
+    (failure,) = add(mine, [bundle.directory], Wishes(platforms=("linux/amd64",)), print)
+    assert failure == f"{bundle.directory}: has linux/arm64 only, not linux/amd64"
+    put(
+        tmp_path / "istioctl", write(tmp_path / "arm.tar", archives.docker((image("x", platform="linux/arm64"), ["x"])))
+    )
+    assert add(mine, [bundle.directory], Wishes(platforms=("linux/amd64",)), print) == []
+    assert [each.name for each in mine.read().programs] == ["istioctl"]
+    assert mine.read().images == ()
+    assert verify(mine) == []
+
+
 def test_what_the_store_has_of_another_store_is_not_copied_again(tmp_path: Path, bundle: Bundle, put: Put) -> None:
     """Half of a USB disk was copied when it was pulled; the rest, and no more, is read from it the next time."""
     disk = unpack(tmp_path / "disk", archives.oci(A, "docker.io/library/a:1"))
@@ -320,6 +371,103 @@ def test_a_lost_blob_is_brought_back_by_its_archive(tmp_path: Path, bundle: Bund
     assert put(path) == []
     assert bundle.read() == before
     is_whole(bundle, before.images[0], A)
+
+
+def alter(path: Path, at: int = -1) -> None:
+    """What a bad disk does: a byte is another, and the size is the same."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+MEMBERS = {"docker": archives.docker((A, ["a:1"])), "oci": archives.oci(A, "docker.io/library/a:1")}
+
+
+@pytest.mark.parametrize("replace", [False, True], ids=["add", "replace"])
+@pytest.mark.parametrize("members", list(MEMBERS.values()), ids=list(MEMBERS))
+@pytest.mark.parametrize("part", ["layer", "config", "manifest"])
+def test_an_altered_blob_is_put_right_by_its_archive(
+    tmp_path: Path, bundle: Bundle, put: Put, part: str, members: dict[str, bytes | archives.Link], replace: bool
+) -> None:
+    path = write(tmp_path / "a.tar", members)
+    assert put(path) == []
+    before = bundle.read()
+    (found,) = before.images
+    alter(bundle.store.blob(found.layers[1].digest if part == "layer" else getattr(found, part)))
+    (problem,) = verify(bundle)
+    assert "altered" in problem and "`meshstrap bundle add`" in problem
+    assert put(path, replace=replace) == []
+    assert bundle.read() == before
+    is_whole(bundle, before.images[0], A)
+    assert verify(bundle) == []
+
+
+def test_an_altered_layer_of_two_images_is_put_right_by_removing_one_and_adding_it(
+    tmp_path: Path, bundle: Bundle, put: Put
+) -> None:
+    path = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    assert put(path, write(tmp_path / "c.tar", archives.docker((C, ["c:1"])))) == []
+    shared = bundle.read().images[1].layers[0].digest
+    alter(bundle.store.blob(shared))
+    remove(bundle, ["a:1"], [], print)
+    assert verify(bundle) != []
+    assert put(path) == []
+    assert verify(bundle) == []
+
+
+def test_an_altered_program_is_put_right_by_its_file(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    (tmp_path / "istioctl").write_bytes(elf(ISTIOCTL, ("1.13.1",)))
+    assert put(tmp_path / "istioctl") == []
+    alter(bundle.store.blob(bundle.read().programs[0].sha256))
+    assert put(tmp_path / "istioctl") == []
+    assert verify(bundle) == []
+
+
+def test_a_blob_that_a_dead_run_left_altered_is_not_believed(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    """The time in a gzip header is no part of what it unpacks to, and part of its digest."""
+    packed = PACK["gzip"](A.layers[0])
+    bundle.store.add(packed)
+    alter(bundle.store.blob(archives.digest(packed)), 4)
+    assert put(write(tmp_path / "a.tar", archives.oci(A, "docker.io/library/a:1"))) == []
+    assert verify(bundle) == []
+
+
+def test_a_lock_without_its_store_is_filled_one_archive_after_the_other(
+    tmp_path: Path, bundle: Bundle, put: Put
+) -> None:
+    """A clone of the site's repository has the lock alone."""
+    a = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    c = write(tmp_path / "c.tar", archives.docker((C, ["c:1"])))
+    assert put(a, c) == []
+    before = bundle.read()
+    shutil.rmtree(bundle.store.directory)
+    assert put(a) == []
+    (failure,) = add(Bundle(tmp_path / "other"), [bundle.directory], Wishes(), print)
+    assert "lacks docker.io/library/c:1" in failure and "bundle verify" in failure
+    assert put(c) == []
+    assert bundle.read() == before
+    assert verify(bundle) == []
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["image", "layout"])
+def test_a_name_of_a_file_that_is_no_utf_8_is_written_so_that_it_can_be_read(
+    tmp_path: Path, bundle: Bundle, put: Put, whole: bool
+) -> None:
+    """A disk that Windows wrote in GBK."""
+    disk = tmp_path / "usb"
+    disk.mkdir()
+    name = os.fsdecode(b"\xd6\xd0")
+    if whole:
+        unpack(disk / name, archives.oci(A, "docker.io/library/a:1"))
+    else:
+        write(disk / name, archives.docker((A, ["a:1"])))
+    (disk / f"{name} 2").write_bytes(elf(ISTIOCTL, ("1.13.1",)))
+    assert put(disk) == []
+    lock = bundle.read()
+    assert [each.source.rpartition(" ")[2] for each in lock.images] == [r"\udcd6\udcd0"]
+    assert [each.source for each in lock.programs] == [r"file \udcd6\udcd0 2"]
+    assert put(disk) == []
+    assert bundle.read() == lock
 
 
 def test_files_beside_archives_are_passed_over_and_said(

@@ -312,6 +312,23 @@ def test_a_name_that_is_none(tmp_path: Path, refused: Callable[[Path], str]) -> 
     assert "RepoTags" in failure and "is not an image reference" in failure
 
 
+@pytest.mark.parametrize(
+    "manifests",
+    [
+        "x" * 3_000_000,
+        [{"digest": "x" * 3_000_000}],
+        [{"digest": list(range(300_000))}],
+        [{"annotations": {"io.containerd.image.name": "X" * 3_000_000}}],
+    ],
+    ids=["text", "digest", "list", "name"],
+)
+def test_a_manifest_of_megabytes_is_quoted_in_part(
+    tmp_path: Path, refused: Callable[[Path], str], manifests: object
+) -> None:
+    members: Members = {"index.json": compact({"schemaVersion": 2, "manifests": manifests})}
+    assert len(refused(write(tmp_path / "a.tar", members))) < 1000
+
+
 def test_an_archive_of_a_docker_before_manifests(tmp_path: Path, refused: Callable[[Path], str]) -> None:
     members = docker()
     del members["manifest.json"]

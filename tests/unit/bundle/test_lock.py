@@ -1,5 +1,7 @@
 """The lock: what is written is read back, and what is wrong in it is named by file and key."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,7 @@ def test_finding() -> None:
         (("images", 0, "layers"), "none", "images[0].layers"),
         (("programs", 0, "sha256"), "sha256:" + "5" * 64, "programs[0].sha256"),
         (("programs", 0, "size"), True, "programs[0].size"),
+        (("programs", 0, "size"), 1 << 63, "programs[0].size"),
         (("version",), 2, "version"),
     ],
 )
@@ -100,9 +103,64 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 def test_the_same_image_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bundle.lock.yaml"
-    write(Lock(example().images * 2), path)
+    write(example(), path)
+    data = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**data, "images": data["images"] * 2}))
+    with pytest.raises(LockError, match="an alias"):
+        read(path)
+    path.write_text(yaml.safe_dump({**data, "images": [data["images"][0], dict(data["images"][0], layers=[])]}))
     with pytest.raises(LockError, match="more than once"):
         read(path)
+
+
+def test_a_lock_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    """A name of a file that is no UTF-8, for example, or a hand that put the same entry in twice."""
+    path = tmp_path / "bundle.lock.yaml"
+    write(example(), path)
+    before = path.read_bytes()
+    (program,) = example().programs
+    for bad in (replace(program, version="v\udcd6"), replace(program, size=-1), replace(program, source="")):
+        with pytest.raises(LockError, match="what is there stays"):
+            write(Lock(programs=(bad,)), path)
+        assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bundle.lock.yaml"
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_size, path.exists())))
+    write(example(), path)
+    assert synced == [(path.stat().st_size, False)]
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{BOMB}version: 1\nimages: *a11\n",
+        f"version: 1\nimages: {'x' * 3_000_000}",
+        f"version: 1\nimages: []\nprograms: [{{name: [{'[x],' * 100_000}]}}]",
+        f"version: 0x{'f' * 8000}",
+        f"version: {'9' * 8000}",
+        f"!{'x' * 10_000} a",
+        "[" * 200_000,
+        "version: 2001-99-99",
+        "version: !!int ''",
+    ],
+    ids=["aliases", "text", "list", "number", "digits", "tag", "depth", "date", "empty"],
+)
+def test_whatever_is_in_a_lock_the_message_is_one_that_a_person_reads(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bundle.lock.yaml"
+    path.write_text(text)
+    with pytest.raises(LockError) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "just words", "version: 1\nimages: []"])

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from meshstrap.bundle.directory import Bundle
+from meshstrap.bundle.lock import Lock
+from meshstrap.bundle.lock import write as write_lock
 from meshstrap.cli import main
 
 from . import archives
 from .archives import image, write
 from .conftest import Put
-from .test_programs import ISTIOCTL, elf
+from .test_programs import BRIDGE, ISTIOCTL, RUNC, elf
 
 A, B = image("base", "a"), image("base", "b")
 
@@ -72,7 +79,7 @@ def test_verify_names_what_is_altered(filled: Bundle) -> None:
     assert f"{path}: altered" in result.output and "docker.io/library/a:1" in result.output
 
 
-@pytest.mark.parametrize("what", ["layers", "diff IDs", "config", "platform"])
+@pytest.mark.parametrize("what", ["layers", "diff IDs", "config", "platform", "size"])
 def test_verify_names_a_lock_that_was_edited(filled: Bundle, what: str) -> None:
     text = filled.lock_file.read_text()
     a, b = filled.read().images
@@ -84,6 +91,7 @@ def test_verify_names_a_lock_that_was_edited(filled: Bundle, what: str) -> None:
         "diff IDs": text.replace(a.layers[1].diff_id, a.layers[0].diff_id),
         "config": text.replace(a.config, b.config),
         "platform": text.replace("platform: linux/amd64", "platform: linux/arm64", 1),
+        "size": text.replace(f"size: {a.size}\n", f"size: {a.size + 100_000_000}\n", 1),
     }[what]
     assert edited != text
     filled.lock_file.write_text(edited)
@@ -92,6 +100,53 @@ def test_verify_names_a_lock_that_was_edited(filled: Bundle, what: str) -> None:
     assert (
         f"docker.io/library/a:1 ({'linux/arm64' if what == 'platform' else 'linux/amd64'}): its {what}" in result.output
     )
+
+
+@pytest.mark.parametrize(
+    ("what", "other"),
+    [("version", "9.9.9"), ("platform", "linux/arm64"), ("name", "kubeadm")],
+)
+def test_verify_names_a_program_that_is_another(filled: Bundle, what: str, other: str) -> None:
+    lock = filled.read()
+    program = replace(lock.programs[0], **{what: other})  # type: ignore[arg-type]
+    write_lock(replace(lock, programs=(program,)), filled.lock_file)
+    result = run(filled, "verify")
+    assert result.exit_code == 1
+    assert f"its {what}: the lock says '{other}', and the file " in result.output
+
+
+def test_a_version_that_the_file_does_not_tell_is_what_was_given(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    (tmp_path / "bridge").write_bytes(elf(BRIDGE))
+    (tmp_path / "runc").write_bytes(elf(RUNC, ("1.3.0",)))
+    assert put(tmp_path / "bridge", tmp_path / "runc", version="v1.9.1") == []
+    lock = bundle.read()
+    write_lock(
+        replace(lock, programs=tuple(replace(p, version=f"v{p.version.strip('v')}") for p in lock.programs)),
+        bundle.lock_file,
+    )
+    assert run(bundle, "verify").exit_code == 0
+
+
+@pytest.mark.parametrize("repair", ["add", "pull"])
+@pytest.mark.parametrize("index", [None, b"{}", b'{"schemaVersion": 2, "manifests": []}', b"no JSON"])
+def test_verify_looks_at_the_index_and_adding_or_pulling_writes_it_again(
+    filled: Bundle, index: bytes | None, repair: str
+) -> None:
+    path = filled.store.directory / "index.json"
+    path.unlink()
+    if index is not None:
+        path.write_bytes(index)
+    result = run(filled, "verify")
+    assert result.exit_code == 1
+    assert f"{path}: missing, or does not list the images" in result.output
+    archive = [filled.directory.parent / "ab.tar"] if repair == "add" else []
+    assert run(filled, repair, *archive).exit_code == 0
+    assert run(filled, "verify").exit_code == 0
+
+
+def test_the_order_of_the_index_is_nobodys_business(filled: Bundle) -> None:
+    filled.store.write_index(filled.read().images[::-1])
+    assert run(filled, "verify").exit_code == 0
 
 
 def test_remove_takes_an_image_and_the_blobs_that_it_alone_needs(filled: Bundle) -> None:
@@ -126,6 +181,63 @@ def test_remove_takes_one_platform_alone(tmp_path: Path, filled: Bundle, put: Pu
         ("docker.io/library/a:1", "linux/arm64"),
         ("docker.io/library/b:1", "linux/amd64"),
     ]
+
+
+def test_remove_frees_a_full_disk(filled: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be written but in what the bundle reserves, and no blob goes before the lock is written."""
+    written = []
+
+    def full(lock: Lock, path: Path) -> None:
+        if (filled.directory / ".changing").stat().st_blocks:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        assert filled.store.verify(filled.read()) == []
+        written.append(lock)
+        write_lock(lock, path)
+
+    monkeypatch.setattr("meshstrap.bundle.lock.write", full)
+    result = run(filled, "remove", "a:1")
+    assert result.exit_code == 0, result.output
+    assert written == [filled.read()]
+    assert run(filled, "verify").exit_code == 0
+    assert (filled.directory / ".changing").stat().st_size > filled.lock_file.stat().st_size, "reserved again"
+
+
+_ON_A_SMALL_DISK = """
+import shutil, subprocess, sys
+from pathlib import Path
+from meshstrap.bundle.add import Wishes, add
+from meshstrap.bundle.directory import Bundle
+from meshstrap.bundle.remove import remove
+from meshstrap.bundle.verify import verify
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+bundle = Bundle(disk / "bundle")
+print(add(bundle, [Path(sys.argv[2])], Wishes(), print))
+try:
+    with (disk / "film").open("wb", buffering=0) as film:
+        while film.write(bytes(4096)):
+            pass
+except OSError as error:
+    print(error.strerror)
+print(shutil.disk_usage(disk).free)
+remove(bundle, ["a:1"], [], print)
+print(verify(bundle), [each.reference for each in bundle.read().images])
+"""
+
+
+def test_remove_frees_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("only root can make a small disk")
+    path = write(tmp_path / "ab.tar", archives.docker((A, ["a:1"]), (B, ["b:1"])))
+    shown = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", _ON_A_SMALL_DISK, disk, path], capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[2:5] == ["[]", "No space left on device", "0"]
+    assert lines[-1] == "[] ['docker.io/library/b:1']"
 
 
 def test_diff_says_what_is_only_here_only_there_and_other(tmp_path: Path, filled: Bundle) -> None:
