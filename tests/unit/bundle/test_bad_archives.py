@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshstrap.bundle.add import Wishes, add
-from meshstrap.bundle.contents import MOST_MEMBERS
+from meshstrap.bundle.contents import MOST_ENTRIES
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 
@@ -154,9 +154,12 @@ def test_a_layer_that_only_begins_as_gzip(tmp_path: Path, refused: Callable[[Pat
     assert blob(broken) in refused(write(tmp_path / "a.tar", out.finished()))
 
 
-def test_a_hundred_thousand_entries(tmp_path: Path, refused: Callable[[Path], str]) -> None:
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE], ids=["file", "link", "directory"])
+def test_a_hundred_thousand_entries(tmp_path: Path, refused: Callable[[Path], str], kind: bytes) -> None:
     path = tmp_path / "a.tar"
-    header = bytearray(tarfile.TarInfo("000000").tobuf(tarfile.GNU_FORMAT))
+    info = tarfile.TarInfo("000000")
+    info.type = kind
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ") - 6 * ord("0")
     with path.open("wb") as file:
         for number in range(100_000):
@@ -166,7 +169,7 @@ def test_a_hundred_thousand_entries(tmp_path: Path, refused: Callable[[Path], st
             file.write(header)
         file.write(bytes(1024))
     start = time.monotonic()
-    assert f"more than {MOST_MEMBERS} members" in refused(path)
+    assert f"more than {MOST_ENTRIES} entries" in refused(path)
     assert time.monotonic() - start < 60
 
 
