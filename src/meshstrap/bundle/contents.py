@@ -149,6 +149,8 @@ class Archive:
             BundleError: The archive is not what it was when it was listed.
         """
         wanted = set(names)
+        if not wanted:
+            return
         tar = _Tar(self.path)
         for name, info, content in tar:
             if name in wanted and info.isreg():

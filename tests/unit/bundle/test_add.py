@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from meshstrap.bundle import contents
 from meshstrap.bundle.add import Wishes, add
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
@@ -142,6 +145,23 @@ def test_adding_again_changes_nothing(tmp_path: Path, bundle: Bundle, put: Put, 
     assert [line.split("  ")[0] for line in said] == ["there already", "there already"]
     files.pop(bundle.directory / ".changing")
     assert files.items() <= {p: p.stat().st_mtime_ns for p in bundle.directory.rglob("*") if p.is_file()}.items()
+
+
+def test_an_archive_of_which_nothing_is_lacking_is_read_once(
+    tmp_path: Path, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    assert put(path) == []
+    reads: list[Path] = []
+    whole = contents._Tar.__iter__
+
+    def counted(self: contents._Tar) -> Iterator[tuple[str, tarfile.TarInfo, contents.Readable]]:
+        reads.append(path)
+        return whole(self)
+
+    monkeypatch.setattr(contents._Tar, "__iter__", counted)
+    assert put(path) == []
+    assert len(reads) == 1
 
 
 def test_the_same_image_packed_otherwise_is_there_already(tmp_path: Path, bundle: Bundle, put: Put) -> None:
