@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from meshstrap.bundle.contents import Contents, Member, is_plain
 from meshstrap.bundle.document import Node, parse_json
 from meshstrap.bundle.errors import BundleError, printable
+from meshstrap.bundle.platforms import is_part
+from meshstrap.bundle.platforms import normalize as normalize_platform
 from meshstrap.bundle.reference import ReferenceError, is_digest, normalize
 
 DOCKER, OCI, PLAIN_DIRECTORY = "docker archive", "OCI layout", "skopeo directory"
@@ -29,7 +31,6 @@ _CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.do
 # An index of indexes is legal; nobody writes them deeper.
 _DEEPEST = 3
 _DOCKER_CONFIG = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
-_PLATFORM_PART = re.compile(r"[a-z0-9_.]+")
 
 
 @dataclass(frozen=True)
@@ -338,22 +339,16 @@ def _blob(contents: Contents, digest: str, size: int) -> bytes:
 def _config(content: bytes, place: str) -> tuple[str, list[str]]:
     """Read an image's platform and its layers' diff IDs."""
     node = parse_json(content, place)
-    parts = [node.checked(key, _is_platform_part, "a word") for key in ("os", "architecture")]
-    variant = node.optional("variant")
-    # Every arm64 is a v8, and runtimes leave it out.
-    if variant and (parts[1], variant) != ("arm64", "v8"):
-        parts.append(node.checked("variant", _is_platform_part, "a word"))
+    parts = [node.checked(key, is_part, "a word") for key in ("os", "architecture")]
+    if node.optional("variant"):
+        parts.append(node.checked("variant", is_part, "a word"))
     rootfs = node.part("rootfs")
     # An image without layers has null.
     diff_ids = rootfs.texts("diff_ids") if rootfs.has("diff_ids") else []
     for diff_id in diff_ids:
         if not is_digest(diff_id):
             raise BundleError(f"{place}: rootfs.diff_ids: expected sha256:<64 hex digits>, found {diff_id!r}")
-    return "/".join(parts), diff_ids
-
-
-def _is_platform_part(value: str) -> bool:
-    return bool(_PLATFORM_PART.fullmatch(value))
+    return normalize_platform("/".join(parts)), diff_ids
 
 
 def _refuse_doubles(contents: Contents, images: Sequence[FoundImage]) -> None:

@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshstrap.bundle.platforms import normalize
+
 ELF_MAGIC = b"\x7fELF"
 
 _ARCHITECTURES = {
@@ -60,8 +62,7 @@ class Recognised:
 
 def this_machine() -> str:
     """Name this machine's platform as a lock writes it, `os/architecture`."""
-    known = {"x86_64": "amd64", "aarch64": "arm64"}
-    return f"{sys.platform}/{known.get(platform.machine(), platform.machine())}"
+    return normalize(f"{sys.platform}/{platform.machine()}")
 
 
 def recognise(path: Path) -> Recognised | None:
@@ -93,7 +94,7 @@ def _recognise(elf: _Elf) -> Recognised | None:
     # Built for another system it is no ELF, but for the BSDs.
     if not name or not architecture or information.get("GOOS", "linux") != "linux":
         return None
-    return Recognised(name, f"linux/{architecture}", tuple(_versions(elf, package, information)))
+    return Recognised(name, normalize(f"linux/{architecture}"), tuple(_versions(elf, package, information)))
 
 
 def _name(package: str) -> str:

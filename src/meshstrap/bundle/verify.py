@@ -6,6 +6,7 @@ from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.document import Node, parse_json
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.lock import Image
+from meshstrap.bundle.platforms import normalize
 from meshstrap.bundle.store import Store
 
 
@@ -43,7 +44,11 @@ def _contradictions(bundle: Bundle, image: Image) -> list[str]:
             ("config", image.config, manifest.part("config").text("digest")),
             ("layers", [layer.digest for layer in image.layers], named),
             ("diff IDs", [layer.diff_id for layer in image.layers], diff_ids),
-            ("platform", image.platform.split("/")[:2], [config.text("os"), config.text("architecture")]),
+            (
+                "platform",
+                image.platform.split("/")[:2],
+                normalize(f"{config.text('os')}/{config.text('architecture')}").split("/")[:2],
+            ),
         )
     except BundleError as error:
         return [str(error)]

@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from meshstrap.bundle import contents
 from meshstrap.bundle.add import Wishes, add
+from meshstrap.bundle.compression import Readable
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.lock import Image
+from meshstrap.bundle.verify import verify
+from meshstrap.cli import main
 
 from . import archives
 from .archives import PACK, Made, image, layout, unpack, write
@@ -155,7 +159,7 @@ def test_an_archive_of_which_nothing_is_lacking_is_read_once(
     reads: list[Path] = []
     whole = contents._Tar.__iter__
 
-    def counted(self: contents._Tar) -> Iterator[tuple[str, tarfile.TarInfo, contents.Readable]]:
+    def counted(self: contents._Tar) -> Iterator[tuple[str, tarfile.TarInfo, Readable]]:
         reads.append(path)
         return whole(self)
 
@@ -288,12 +292,41 @@ def test_only_wanted_platforms_are_taken(tmp_path: Path, bundle: Bundle, put: Pu
     assert [each.platform for each in bundle.read().images] == ["linux/arm64"]
 
 
-@pytest.mark.parametrize(("given", "locked"), [("linux/arm64/v8", "linux/arm64"), ("linux/arm/v7", "linux/arm/v7")])
+@pytest.mark.parametrize(
+    ("given", "locked"),
+    [
+        ("linux/arm64/v8", "linux/arm64"),
+        ("linux/arm64/8", "linux/arm64"),
+        ("linux/aarch64", "linux/arm64"),
+        ("linux/arm64/v9", "linux/arm64/v9"),
+        ("linux/amd64/v1", "linux/amd64"),
+        ("linux/x86_64", "linux/amd64"),
+        ("linux/amd64/v3", "linux/amd64/v3"),
+        ("linux/arm/7", "linux/arm/v7"),
+        ("linux/arm/v6", "linux/arm/v6"),
+        ("linux/arm", "linux/arm/v7"),
+    ],
+)
 def test_a_variant_counts_where_runtimes_tell_it_apart(
     tmp_path: Path, bundle: Bundle, put: Put, given: str, locked: str
 ) -> None:
-    assert put(write(tmp_path / "a.tar", archives.docker((image("x", platform=given), ["a:1"])))) == []
+    """What an image says of itself and what a person asks for have the same one form."""
+    path = write(tmp_path / "a.tar", archives.docker((image("x", platform=given), ["a:1"])))
+    assert put(path) == []
     assert [each.platform for each in bundle.read().images] == [locked]
+    assert verify(bundle) == []
+    for platform in (given, locked):
+        arguments = ["bundle", "add", str(path), "--platform", platform, "--bundle", str(bundle.directory)]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0 and "there already" in result.output
+
+
+def test_a_platform_that_is_none_is_told(tmp_path: Path, bundle: Bundle) -> None:
+    path = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    arguments = ["bundle", "add", str(path), "--platform", "amd64", "--bundle", str(bundle.directory)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "'amd64' is no platform: write os/architecture" in result.output
 
 
 def test_another_sites_bundle_is_taken_over_as_it_is(tmp_path: Path, bundle: Bundle, put: Put) -> None:
