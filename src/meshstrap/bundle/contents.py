@@ -109,7 +109,7 @@ class Archive:
                 continue
             head = content.read(_HEAD)
             json = None
-            if head[:1] in (b"{", b"[") and info.size <= MOST_JSON:
+            if head.lstrip()[:1] in (b"", b"{", b"[") and info.size <= MOST_JSON:
                 json = head + _rest(content)
                 kept += len(json)
                 if kept > _MOST_KEPT:

@@ -124,6 +124,32 @@ def test_many_images_in_one_archive_share_layers_by_links(tmp_path: Path, bundle
         is_whole(bundle, lock.image(reference, "linux/amd64"), made)
 
 
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n\t ", b" " * 30])
+def test_json_may_begin_with_blanks(tmp_path: Path, bundle: Bundle, put: Put, blank: bytes) -> None:
+    members = archives.docker((A, ["a:1"]))
+    members["manifest.json"] = blank + members["manifest.json"]  # type: ignore[operator]
+    assert put(write(tmp_path / "a.tar", members)) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+@pytest.mark.parametrize("magic", [0x50, 0x5F])
+def test_zstd_may_begin_with_a_frame_that_is_skipped(tmp_path: Path, bundle: Bundle, put: Put, magic: int) -> None:
+    """As pzstd writes it, around the archive and around a layer."""
+    skipped = bytes([magic]) + b"\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    out = layout()
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", **out.blob(A.config)}
+    layers = [
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd", **out.blob(skipped + PACK["zstd"](content))}
+        for content in A.layers
+    ]
+    manifest = archives.compact({"schemaVersion": 2, "config": config, "layers": layers})
+    out.add({"mediaType": archives.MANIFEST, **out.blob(manifest)}, "docker.io/library/a:1")
+    path = tmp_path / "a.tar.zst"
+    path.write_bytes(skipped + PACK["zstd"](archives.tar(out.finished())))
+    assert put(path) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
 def test_a_hard_link_to_a_layer_is_that_layer(tmp_path: Path, bundle: Bundle, put: Put) -> None:
     members = archives.docker((A, ["a:1"]), (C, ["c:1"]))
     hard = {
