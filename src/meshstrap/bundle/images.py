@@ -30,7 +30,7 @@ _INDEX_TYPES = (
 _CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 # An index of indexes is legal; nobody writes them deeper.
 _DEEPEST = 3
-_DOCKER_CONFIG = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
+_DOCKER_CONFIG = re.compile(r"(?:.*/|sha256:)?([0-9a-f]{64})(?:\.json)?")
 
 
 @dataclass(frozen=True)

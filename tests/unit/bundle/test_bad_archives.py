@@ -270,10 +270,19 @@ def test_a_blob_that_has_not_the_digest_that_it_is_called_by(
     assert name in failure and "altered" in failure
 
 
-def test_a_config_that_has_not_the_digest_in_its_name(tmp_path: Path, refused: Callable[[Path], str]) -> None:
+@pytest.mark.parametrize("form", ["{}.json", "sha256:{}", "configs/{}", "blobs/sha256/{}"])
+def test_a_config_that_has_not_the_digest_in_its_name(
+    tmp_path: Path, refused: Callable[[Path], str], form: str
+) -> None:
+    """As docker save, crane and kaniko, and others name it."""
     members = docker()
-    name = f"{A.config_digest.removeprefix('sha256:')}.json"
+    old = f"{A.config_digest.removeprefix('sha256:')}.json"
+    name = form.format(A.config_digest.removeprefix("sha256:"))
+    del members[old]
     members[name] = A.config.replace(b"/a", b"/x")
+    manifest = members["manifest.json"]
+    assert isinstance(manifest, bytes)
+    members["manifest.json"] = manifest.replace(old.encode(), name.encode())
     failure = refused(write(tmp_path / "a.tar", members))
     assert name in failure and "altered" in failure
 
