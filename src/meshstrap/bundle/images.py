@@ -255,7 +255,8 @@ def _docker(contents: Contents) -> Iterator[FoundImage]:
         if _docker_digest(name) not in ("", digest):
             raise BundleError(f"{contents.place(name)}: altered: its content has the digest {digest}")
         platform, diff_ids = _config(config, contents.place(name))
-        members = [_plain(entry, member) for member in entry.texts("Layers")]
+        # An image without layers has null.
+        members = [_plain(entry, member) for member in (entry.texts("Layers") if entry.has("Layers") else [])]
         if len(members) != len(diff_ids):
             raise BundleError(
                 f"{entry.file}: {entry.key}: has {len(members)} layers, and {printable(name)} {len(diff_ids)} diff IDs"

@@ -150,6 +150,25 @@ def test_zstd_may_begin_with_a_frame_that_is_skipped(tmp_path: Path, bundle: Bun
     is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
 
 
+def test_an_image_as_crane_and_kaniko_write_it(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    members: dict[str, bytes | archives.Link] = {A.config_digest: A.config}
+    for content in A.layers:
+        packed = PACK["gzip"](content)
+        members[f"{archives.digest(packed).removeprefix('sha256:')}.tar.gz"] = packed
+    layers = [name for name in members if name.endswith(".tar.gz")]
+    members["manifest.json"] = archives.compact([{"Config": A.config_digest, "RepoTags": ["a:1"], "Layers": layers}])
+    assert put(write(tmp_path / "a.tar", members)) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+@pytest.mark.parametrize("nothing", [[], None])
+def test_an_image_without_layers_is_one(tmp_path: Path, bundle: Bundle, put: Put, nothing: object) -> None:
+    config = archives.compact({"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": nothing}})
+    manifest = [{"Config": "c.json", "RepoTags": ["a:1"], "Layers": nothing}]
+    assert put(write(tmp_path / "a.tar", {"c.json": config, "manifest.json": archives.compact(manifest)})) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), Made((), config))
+
+
 def test_a_hard_link_to_a_layer_is_that_layer(tmp_path: Path, bundle: Bundle, put: Put) -> None:
     members = archives.docker((A, ["a:1"]), (C, ["c:1"]))
     hard = {
