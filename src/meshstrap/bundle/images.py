@@ -28,6 +28,13 @@ _INDEX_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 _CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+# What containerd unpacks as gzip: it goes by the label alone.
+_GZIP_TYPES = (
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+)
 # An index of indexes is legal; nobody writes them deeper.
 _DEEPEST = 3
 _DOCKER_CONFIG = re.compile(r"(?:.*/|sha256:)?([0-9a-f]{64})(?:\.json)?")
@@ -58,7 +65,7 @@ class FoundImage:
         names: Full references.
         platform: `os/architecture`, with a variant where that matters.
         config: The config's bytes.
-        manifest: The manifest's bytes; empty where the format has none.
+        manifest: The manifest's bytes; empty where the format has none, or it labels its parts as no gzip image's.
         layers: Bottom layer first.
     """
 
@@ -209,7 +216,10 @@ def _image(contents: Contents, node: Node, content: bytes) -> FoundImage | str:
         FoundLayer(blob(digest), diff_id, digest, size)
         for (digest, size), diff_id in zip(digests, diff_ids, strict=True)
     )
-    return FoundImage((), platform, config, content, layers)
+    labelled = config_entry.optional("mediaType") in _CONFIG_TYPES and all(
+        each.optional("mediaType") in _GZIP_TYPES for each in node.items("layers")
+    )
+    return FoundImage((), platform, config, content if labelled else b"", layers)
 
 
 def _plain_directory(contents: Contents) -> Found:
