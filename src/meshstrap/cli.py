@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from meshstrap.bundle import add as adding
 from meshstrap.bundle import listing, lock, pull, remove, verify
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
+from meshstrap.bundle.platforms import normalize
 from meshstrap.evidence import page
 from meshstrap.lab import access, nodes
 from meshstrap.lab import build as builder
@@ -119,6 +120,17 @@ _in_bundle = click.option(
 )
 
 
+def _platform(purpose: str) -> Callable[[Any], Any]:
+    return click.option(
+        "--platform",
+        "platforms",
+        multiple=True,
+        metavar="OS/ARCH",
+        callback=lambda _context, _option, given: tuple(map(normalize, given)),
+        help=purpose,
+    )
+
+
 def _fail(problems: Sequence[str]) -> None:
     for problem in problems:
         click.echo(f"Error: {problem}", err=True)
@@ -129,7 +141,7 @@ def _fail(problems: Sequence[str]) -> None:
 @bundle.command()
 @click.argument("paths", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path(exists=True, path_type=Path))
 @click.option("--as", "name", default="", metavar="REF", help="Call the one image of the one file this.")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="Take this platform only; repeatable.")
+@_platform("Take this platform only; repeatable.")
 @click.option("--version", default="", help="Version of a program that does not tell its own.")
 @click.option("--replace", is_flag=True, help="Replace what has other content under the same name.")
 @_in_bundle
@@ -164,7 +176,7 @@ def verify_(directory: Path) -> None:
 
 @bundle.command("remove")
 @click.argument("names", nargs=-1, required=True, metavar="REF|PROGRAM...")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="For this platform only; repeatable.")
+@_platform("For this platform only; repeatable.")
 @_in_bundle
 def remove_(names: tuple[str, ...], platforms: tuple[str, ...], directory: Path) -> None:
     """Remove images and programs, and the blobs that nothing else needs."""
@@ -189,7 +201,7 @@ def diff(other: Path, directory: Path) -> None:
 
 @bundle.command("pull")
 @click.argument("references", nargs=-1, metavar="[REF...]")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="For this platform; repeatable.")
+@_platform("For this platform; repeatable.")
 @click.option("--replace", is_flag=True, help="Ask what the tag stands for now, and replace what is locked.")
 @_in_bundle
 def pull_(references: tuple[str, ...], platforms: tuple[str, ...], replace: bool, directory: Path) -> None:
@@ -206,7 +218,7 @@ def pull_(references: tuple[str, ...], platforms: tuple[str, ...], replace: bool
 )
 @click.option("--data", "pairs", multiple=True, metavar="KEY=VALUE", help="As in pyinfra; repeatable.")
 @click.option("--scenario", "names", multiple=True, help="Check this scenario only, not all; repeatable.")
-@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="The nodes'; repeatable.")
+@_platform("The nodes'; repeatable.")
 @click.option(
     "--bundle", "directory", envvar="MESHSTRAP_BUNDLE", type=click.Path(path_type=Path), help="Not the site's."
 )

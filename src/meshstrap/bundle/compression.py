@@ -24,6 +24,8 @@ CHUNK = 1 << 20
 
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# A frame that is skipped, whose first byte tells sixteen of them apart; pzstd begins with one.
+_SKIPPED_MAGIC = b"\x2a\x4d\x18"
 _GZIP_LEVEL = 5  # level 9 saves 1 % of a Go binary and takes three times as long
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # no name, no time, unknown system
 # What `zstd` itself takes without being told: a stream may not ask for more memory than this power of two.
@@ -58,7 +60,8 @@ def kind_of(head: bytes) -> str:
     """Say how content is compressed that begins with these bytes: GZIP, ZSTD or PLAIN."""
     if head.startswith(_GZIP_MAGIC):
         return GZIP
-    return ZSTD if head.startswith(_ZSTD_MAGIC) else PLAIN
+    skipped = head[1:4] == _SKIPPED_MAGIC and head[0] >> 4 == 5
+    return ZSTD if skipped or head.startswith(_ZSTD_MAGIC) else PLAIN
 
 
 def decompressed(file: io.BufferedReader) -> io.BufferedReader:

@@ -17,8 +17,8 @@ from typing import Protocol
 from meshstrap.bundle.compression import CHUNK, DAMAGED, Hashed, Readable, buffered, decompressed
 from meshstrap.bundle.errors import BundleError, printable
 
-# An archive of images has some hundred members, a release of Istio some thousand.
-MOST_MEMBERS = 50_000
+# An archive of images has some hundred entries, a release of Istio some thousand.
+MOST_ENTRIES = 50_000
 # What registries take for a manifest; configs stay far below it.
 MOST_JSON = 4 << 20
 # All that is kept of an archive while it is listed.
@@ -97,7 +97,9 @@ class Archive:
         self.members: dict[str, Member] = {}
         kept = 0
         tar = _Tar(path)
-        for name, info, content in tar:
+        for number, (name, info, content) in enumerate(tar, 1):
+            if number > MOST_ENTRIES:
+                raise BundleError(f"{path}: has more than {MOST_ENTRIES} entries: no archive of images or programs")
             if name in self.members:
                 raise BundleError(f"{path}: {printable(name)} stands there twice")
             if info.issym() or info.islnk():
@@ -107,14 +109,12 @@ class Archive:
                 continue
             head = content.read(_HEAD)
             json = None
-            if head[:1] in (b"{", b"[") and info.size <= MOST_JSON:
+            if head.lstrip()[:1] in (b"", b"{", b"[") and info.size <= MOST_JSON:
                 json = head + _rest(content)
                 kept += len(json)
                 if kept > _MOST_KEPT:
                     raise BundleError(f"{path}: holds more than {_MOST_KEPT >> 20} MiB of JSON: no archive of images")
             self.members[name] = Member(name, info.size, head, json=json)
-            if len(self.members) > MOST_MEMBERS:
-                raise BundleError(f"{path}: has more than {MOST_MEMBERS} members: no archive of images or programs")
         self.sha256 = tar.sha256
 
     def place(self, name: str) -> str:
@@ -149,6 +149,8 @@ class Archive:
             BundleError: The archive is not what it was when it was listed.
         """
         wanted = set(names)
+        if not wanted:
+            return
         tar = _Tar(self.path)
         for name, info, content in tar:
             if name in wanted and info.isreg():

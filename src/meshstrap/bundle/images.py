@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from meshstrap.bundle.contents import Contents, Member, is_plain
 from meshstrap.bundle.document import Node, parse_json
 from meshstrap.bundle.errors import BundleError, printable, quoted
+from meshstrap.bundle.platforms import is_part
+from meshstrap.bundle.platforms import normalize as normalize_platform
 from meshstrap.bundle.reference import ReferenceError, is_digest, normalize
 
 DOCKER, OCI, PLAIN_DIRECTORY = "docker archive", "OCI layout", "skopeo directory"
@@ -26,10 +28,16 @@ _INDEX_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 _CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+# What containerd unpacks as gzip: it goes by the label alone.
+_GZIP_TYPES = (
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+)
 # An index of indexes is legal; nobody writes them deeper.
 _DEEPEST = 3
-_DOCKER_CONFIG = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
-_PLATFORM_PART = re.compile(r"[a-z0-9_.]+")
+_DOCKER_CONFIG = re.compile(r"(?:.*/|sha256:)?([0-9a-f]{64})(?:\.json)?")
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class FoundImage:
         names: Full references.
         platform: `os/architecture`, with a variant where that matters.
         config: The config's bytes.
-        manifest: The manifest's bytes; empty where the format has none.
+        manifest: The manifest's bytes; empty where the format has none, or it labels its parts as no gzip image's.
         layers: Bottom layer first.
     """
 
@@ -208,7 +216,10 @@ def _image(contents: Contents, node: Node, content: bytes) -> FoundImage | str:
         FoundLayer(blob(digest), diff_id, digest, size)
         for (digest, size), diff_id in zip(digests, diff_ids, strict=True)
     )
-    return FoundImage((), platform, config, content, layers)
+    labelled = config_entry.optional("mediaType") in _CONFIG_TYPES and all(
+        each.optional("mediaType") in _GZIP_TYPES for each in node.items("layers")
+    )
+    return FoundImage((), platform, config, content if labelled else b"", layers)
 
 
 def _plain_directory(contents: Contents) -> Found:
@@ -254,7 +265,8 @@ def _docker(contents: Contents) -> Iterator[FoundImage]:
         if _docker_digest(name) not in ("", digest):
             raise BundleError(f"{contents.place(name)}: altered: its content has the digest {digest}")
         platform, diff_ids = _config(config, contents.place(name))
-        members = [_plain(entry, member) for member in entry.texts("Layers")]
+        # An image without layers has null.
+        members = [_plain(entry, member) for member in (entry.texts("Layers") if entry.has("Layers") else [])]
         if len(members) != len(diff_ids):
             raise BundleError(
                 f"{entry.file}: {entry.key}: has {len(members)} layers, and {printable(name)} {len(diff_ids)} diff IDs"
@@ -338,22 +350,16 @@ def _blob(contents: Contents, digest: str, size: int) -> bytes:
 def _config(content: bytes, place: str) -> tuple[str, list[str]]:
     """Read an image's platform and its layers' diff IDs."""
     node = parse_json(content, place)
-    parts = [node.checked(key, _is_platform_part, "a word") for key in ("os", "architecture")]
-    variant = node.optional("variant")
-    # Every arm64 is a v8, and runtimes leave it out.
-    if variant and (parts[1], variant) != ("arm64", "v8"):
-        parts.append(node.checked("variant", _is_platform_part, "a word"))
+    parts = [node.checked(key, is_part, "a word") for key in ("os", "architecture")]
+    if node.optional("variant"):
+        parts.append(node.checked("variant", is_part, "a word"))
     rootfs = node.part("rootfs")
     # An image without layers has null.
     diff_ids = rootfs.texts("diff_ids") if rootfs.has("diff_ids") else []
     for diff_id in diff_ids:
         if not is_digest(diff_id):
             raise BundleError(f"{place}: rootfs.diff_ids: expected sha256:<64 hex digits>, found {quoted(diff_id)}")
-    return "/".join(parts), diff_ids
-
-
-def _is_platform_part(value: str) -> bool:
-    return bool(_PLATFORM_PART.fullmatch(value))
+    return normalize_platform("/".join(parts)), diff_ids
 
 
 def _refuse_doubles(contents: Contents, images: Sequence[FoundImage]) -> None:

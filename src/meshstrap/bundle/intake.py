@@ -20,8 +20,8 @@ def take_images(
 ) -> list[tuple[Image, ...]]:
     """Put images into the store.
 
-    An image whose layers are all gzip keeps its registry's manifest, config and blobs byte for byte. Any other keeps
-    its config, and gets a manifest of ours for its layers as gzip.
+    An image whose layers are all gzip, and labelled so, keeps its registry's manifest, config and blobs byte for byte.
+    Any other keeps its config, and gets a manifest of ours for its layers as gzip.
 
     Args:
         store: Where they go.
@@ -94,7 +94,10 @@ def take_programs(
 
 
 def is_kept(contents: Contents, image: FoundImage) -> bool:
-    """Tell whether an image goes into the store as it is, with its registry's manifest: all its layers are gzip."""
+    """Tell whether an image goes into the store as it is, with its registry's manifest: all its layers are gzip.
+
+    The manifest is there only where it labels them so. Both count, for runtimes go by the label.
+    """
     return bool(image.manifest) and all(_is_gzip(contents, layer) for layer in image.layers)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from meshstrap.bundle.errors import quoted
 from meshstrap.bundle.lock import Program
+from meshstrap.bundle.platforms import normalize
 
 ELF_MAGIC = b"\x7fELF"
 
@@ -63,8 +64,7 @@ class Recognised:
 
 def this_machine() -> str:
     """Name this machine's platform as a lock writes it, `os/architecture`."""
-    known = {"x86_64": "amd64", "aarch64": "arm64"}
-    return f"{sys.platform}/{known.get(platform.machine(), platform.machine())}"
+    return normalize(f"{sys.platform}/{platform.machine()}")
 
 
 def recognise(path: Path) -> Recognised | None:
@@ -119,7 +119,7 @@ def _recognise(elf: _Elf) -> Recognised | None:
     # Built for another system it is no ELF, but for the BSDs.
     if not name or not architecture or information.get("GOOS", "linux") != "linux":
         return None
-    return Recognised(name, f"linux/{architecture}", tuple(_versions(elf, package, information)))
+    return Recognised(name, normalize(f"linux/{architecture}"), tuple(_versions(elf, package, information)))
 
 
 def _name(package: str) -> str:

@@ -6,6 +6,7 @@ from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.document import Node, parse_json
 from meshstrap.bundle.errors import BundleError, quoted
 from meshstrap.bundle.lock import Image, Lock
+from meshstrap.bundle.platforms import normalize
 from meshstrap.bundle.programs import contradictions
 from meshstrap.bundle.store import Store, index_json
 
@@ -65,7 +66,11 @@ def _contradictions(bundle: Bundle, image: Image) -> list[str]:
             ("layers", [layer.digest for layer in image.layers], named),
             ("diff IDs", [layer.diff_id for layer in image.layers], diff_ids),
             ("size", image.size, sum(bundle.store.blob(each).stat().st_size for each in blobs)),
-            ("platform", image.platform.split("/")[:2], [config.text("os"), config.text("architecture")]),
+            (
+                "platform",
+                image.platform.split("/")[:2],
+                normalize(f"{config.text('os')}/{config.text('architecture')}").split("/")[:2],
+            ),
         )
     except BundleError as error:
         return [str(error)]

@@ -253,7 +253,7 @@ def parse(output: list[str], *, read_at: float) -> Machine:
         "init": one("init"),
         "os": release.get("ID", "").strip('"'),
         "os_name": release.get("PRETTY_NAME", "").strip('"'),
-        "platform": platform(one("machine")),
+        "platform": platform(one("machine")) if one("machine") else "",
         "kernel": one("kernel"),
         "cgroup": int(one("cgroup") or 0),
         "controllers": cgroup[1].split() if len(cgroup) > 1 else [],

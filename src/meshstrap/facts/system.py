@@ -8,11 +8,11 @@ from typing import TypedDict
 from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from meshstrap.bundle.platforms import normalize
+
 PATH = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin; LC_ALL=C; export PATH LC_ALL"
 # The variable in our units that tells, from the running process, what that process was started with.
 STARTED_WITH = "MESHSTRAP_STARTED_WITH"
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class File(TypedDict):
@@ -157,8 +157,7 @@ exit 0"""
 
 def platform(machine: str) -> str:
     """Name a platform as bundles do: `linux/amd64` for the `x86_64` of `uname -m`."""
-    machine = machine.strip()
-    return f"linux/{_ARCHITECTURES.get(machine, machine)}"
+    return normalize(f"linux/{machine.strip()}")
 
 
 def parts(output: list[str], mark: str = "#") -> tuple[dict[str, list[str]], dict[str, str]]:

@@ -7,18 +7,24 @@ import hashlib
 import json
 import os
 import shutil
+import tarfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from meshstrap.bundle import contents
 from meshstrap.bundle.add import Wishes, add
+from meshstrap.bundle.compression import Readable
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.lock import Image, Lock
 from meshstrap.bundle.lock import write as write_lock
 from meshstrap.bundle.remove import remove
 from meshstrap.bundle.verify import verify
+from meshstrap.cli import main
 
 from . import archives
 from .archives import PACK, Made, image, layout, unpack, write
@@ -97,24 +103,32 @@ def test_zstd_layers_become_gzip_and_it_is_said(tmp_path: Path, bundle: Bundle, 
     is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
 
 
+@pytest.mark.parametrize(
+    ("packed", "label"),
+    [
+        ("zstd", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        ("", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        ("gzip", "application/vnd.oci.image.layer.v1.tar"),
+        ("gzip", "application/vnd.oci.image.layer.v1.tar+zstd"),
+        ("gzip", "application/x-gzip"),
+        ("gzip", None),
+    ],
+)
 def test_a_layer_that_lies_about_its_compression_is_known_by_its_content(
-    tmp_path: Path, bundle: Bundle, put: Put
+    tmp_path: Path, bundle: Bundle, put: Put, packed: str, label: str | None
 ) -> None:
-    members = archives.oci(A, "docker.io/library/a:1", "zstd")
-    lying = {
-        name: content.replace(b"tar+zstd", b"tar+gzip") if isinstance(content, bytes) else content
-        for name, content in members.items()
-    }
-    old = next(name for name, content in members.items() if b"tar+zstd" in content)  # type: ignore[operator]
-    content = lying.pop(old)
-    assert isinstance(content, bytes)
-    digest = archives.digest(content)
-    lying[f"blobs/{digest.replace(':', '/')}"] = content
-    index = lying["index.json"]
-    assert isinstance(index, bytes)
-    lying["index.json"] = index.replace(old.rpartition("/")[2].encode(), digest.removeprefix("sha256:").encode())
-    assert put(write(tmp_path / "a.tar", lying)) == []
-    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+    """containerd goes by the label: what nodes are given has the right one."""
+    out = layout()
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", **out.blob(A.config)}
+    layers = [{"mediaType": label, **out.blob(PACK[packed](content))} for content in A.layers]
+    content = archives.compact({"schemaVersion": 2, "config": config, "layers": layers})
+    out.add({"mediaType": archives.MANIFEST, **out.blob(content)}, "docker.io/library/a:1")
+    assert put(write(tmp_path / "a.tar", out.finished())) == []
+    found = bundle.read().image("a:1", "linux/amd64")
+    is_whole(bundle, found, A)
+    assert found is not None
+    manifest = json.loads(bundle.store.blob(found.manifest).read_bytes())
+    assert {each["mediaType"] for each in manifest["layers"]} == {"application/vnd.oci.image.layer.v1.tar+gzip"}
 
 
 def test_many_images_in_one_archive_share_layers_by_links(tmp_path: Path, bundle: Bundle, put: Put) -> None:
@@ -122,6 +136,51 @@ def test_many_images_in_one_archive_share_layers_by_links(tmp_path: Path, bundle
     lock = bundle.read()
     for reference, made in (("a:1", A), ("a", A), ("c/c:latest", C)):
         is_whole(bundle, lock.image(reference, "linux/amd64"), made)
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n\t ", b" " * 30])
+def test_json_may_begin_with_blanks(tmp_path: Path, bundle: Bundle, put: Put, blank: bytes) -> None:
+    members = archives.docker((A, ["a:1"]))
+    members["manifest.json"] = blank + members["manifest.json"]  # type: ignore[operator]
+    assert put(write(tmp_path / "a.tar", members)) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+@pytest.mark.parametrize("magic", [0x50, 0x5F])
+def test_zstd_may_begin_with_a_frame_that_is_skipped(tmp_path: Path, bundle: Bundle, put: Put, magic: int) -> None:
+    """As pzstd writes it, around the archive and around a layer."""
+    skipped = bytes([magic]) + b"\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    out = layout()
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", **out.blob(A.config)}
+    layers = [
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd", **out.blob(skipped + PACK["zstd"](content))}
+        for content in A.layers
+    ]
+    manifest = archives.compact({"schemaVersion": 2, "config": config, "layers": layers})
+    out.add({"mediaType": archives.MANIFEST, **out.blob(manifest)}, "docker.io/library/a:1")
+    path = tmp_path / "a.tar.zst"
+    path.write_bytes(skipped + PACK["zstd"](archives.tar(out.finished())))
+    assert put(path) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+def test_an_image_as_crane_and_kaniko_write_it(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    members: dict[str, bytes | archives.Link] = {A.config_digest: A.config}
+    for content in A.layers:
+        packed = PACK["gzip"](content)
+        members[f"{archives.digest(packed).removeprefix('sha256:')}.tar.gz"] = packed
+    layers = [name for name in members if name.endswith(".tar.gz")]
+    members["manifest.json"] = archives.compact([{"Config": A.config_digest, "RepoTags": ["a:1"], "Layers": layers}])
+    assert put(write(tmp_path / "a.tar", members)) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+@pytest.mark.parametrize("nothing", [[], None])
+def test_an_image_without_layers_is_one(tmp_path: Path, bundle: Bundle, put: Put, nothing: object) -> None:
+    config = archives.compact({"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": nothing}})
+    manifest = [{"Config": "c.json", "RepoTags": ["a:1"], "Layers": nothing}]
+    assert put(write(tmp_path / "a.tar", {"c.json": config, "manifest.json": archives.compact(manifest)})) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), Made((), config))
 
 
 def test_a_hard_link_to_a_layer_is_that_layer(tmp_path: Path, bundle: Bundle, put: Put) -> None:
@@ -149,6 +208,23 @@ def test_adding_again_changes_nothing(tmp_path: Path, bundle: Bundle, put: Put, 
     assert [line.split("  ")[0] for line in said] == ["there already", "there already"]
     files.pop(bundle.directory / ".changing")
     assert files.items() <= {p: p.stat().st_mtime_ns for p in bundle.directory.rglob("*") if p.is_file()}.items()
+
+
+def test_an_archive_of_which_nothing_is_lacking_is_read_once(
+    tmp_path: Path, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    assert put(path) == []
+    reads: list[Path] = []
+    whole = contents._Tar.__iter__
+
+    def counted(self: contents._Tar) -> Iterator[tuple[str, tarfile.TarInfo, Readable]]:
+        reads.append(path)
+        return whole(self)
+
+    monkeypatch.setattr(contents._Tar, "__iter__", counted)
+    assert put(path) == []
+    assert len(reads) == 1
 
 
 def test_the_same_image_packed_otherwise_is_there_already(tmp_path: Path, bundle: Bundle, put: Put) -> None:
@@ -275,12 +351,41 @@ def test_only_wanted_platforms_are_taken(tmp_path: Path, bundle: Bundle, put: Pu
     assert [each.platform for each in bundle.read().images] == ["linux/arm64"]
 
 
-@pytest.mark.parametrize(("given", "locked"), [("linux/arm64/v8", "linux/arm64"), ("linux/arm/v7", "linux/arm/v7")])
+@pytest.mark.parametrize(
+    ("given", "locked"),
+    [
+        ("linux/arm64/v8", "linux/arm64"),
+        ("linux/arm64/8", "linux/arm64"),
+        ("linux/aarch64", "linux/arm64"),
+        ("linux/arm64/v9", "linux/arm64/v9"),
+        ("linux/amd64/v1", "linux/amd64"),
+        ("linux/x86_64", "linux/amd64"),
+        ("linux/amd64/v3", "linux/amd64/v3"),
+        ("linux/arm/7", "linux/arm/v7"),
+        ("linux/arm/v6", "linux/arm/v6"),
+        ("linux/arm", "linux/arm/v7"),
+    ],
+)
 def test_a_variant_counts_where_runtimes_tell_it_apart(
     tmp_path: Path, bundle: Bundle, put: Put, given: str, locked: str
 ) -> None:
-    assert put(write(tmp_path / "a.tar", archives.docker((image("x", platform=given), ["a:1"])))) == []
+    """What an image says of itself and what a person asks for have the same one form."""
+    path = write(tmp_path / "a.tar", archives.docker((image("x", platform=given), ["a:1"])))
+    assert put(path) == []
     assert [each.platform for each in bundle.read().images] == [locked]
+    assert verify(bundle) == []
+    for platform in (given, locked):
+        arguments = ["bundle", "add", str(path), "--platform", platform, "--bundle", str(bundle.directory)]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0 and "there already" in result.output
+
+
+def test_a_platform_that_is_none_is_told(tmp_path: Path, bundle: Bundle) -> None:
+    path = write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))
+    arguments = ["bundle", "add", str(path), "--platform", "amd64", "--bundle", str(bundle.directory)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "'amd64' is no platform: write os/architecture" in result.output
 
 
 def test_another_sites_bundle_is_taken_over_as_it_is(tmp_path: Path, bundle: Bundle, put: Put) -> None:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshstrap.bundle.add import Wishes, add
-from meshstrap.bundle.contents import MOST_MEMBERS
+from meshstrap.bundle.contents import MOST_ENTRIES
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 
@@ -154,9 +154,12 @@ def test_a_layer_that_only_begins_as_gzip(tmp_path: Path, refused: Callable[[Pat
     assert blob(broken) in refused(write(tmp_path / "a.tar", out.finished()))
 
 
-def test_a_hundred_thousand_entries(tmp_path: Path, refused: Callable[[Path], str]) -> None:
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE], ids=["file", "link", "directory"])
+def test_a_hundred_thousand_entries(tmp_path: Path, refused: Callable[[Path], str], kind: bytes) -> None:
     path = tmp_path / "a.tar"
-    header = bytearray(tarfile.TarInfo("000000").tobuf(tarfile.GNU_FORMAT))
+    info = tarfile.TarInfo("000000")
+    info.type = kind
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
     checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ") - 6 * ord("0")
     with path.open("wb") as file:
         for number in range(100_000):
@@ -166,7 +169,7 @@ def test_a_hundred_thousand_entries(tmp_path: Path, refused: Callable[[Path], st
             file.write(header)
         file.write(bytes(1024))
     start = time.monotonic()
-    assert f"more than {MOST_MEMBERS} members" in refused(path)
+    assert f"more than {MOST_ENTRIES} entries" in refused(path)
     assert time.monotonic() - start < 60
 
 
@@ -267,10 +270,19 @@ def test_a_blob_that_has_not_the_digest_that_it_is_called_by(
     assert name in failure and "altered" in failure
 
 
-def test_a_config_that_has_not_the_digest_in_its_name(tmp_path: Path, refused: Callable[[Path], str]) -> None:
+@pytest.mark.parametrize("form", ["{}.json", "sha256:{}", "configs/{}", "blobs/sha256/{}"])
+def test_a_config_that_has_not_the_digest_in_its_name(
+    tmp_path: Path, refused: Callable[[Path], str], form: str
+) -> None:
+    """As docker save, crane and kaniko, and others name it."""
     members = docker()
-    name = f"{A.config_digest.removeprefix('sha256:')}.json"
+    old = f"{A.config_digest.removeprefix('sha256:')}.json"
+    name = form.format(A.config_digest.removeprefix("sha256:"))
+    del members[old]
     members[name] = A.config.replace(b"/a", b"/x")
+    manifest = members["manifest.json"]
+    assert isinstance(manifest, bytes)
+    members["manifest.json"] = manifest.replace(old.encode(), name.encode())
     failure = refused(write(tmp_path / "a.tar", members))
     assert name in failure and "altered" in failure
 
