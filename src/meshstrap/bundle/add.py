@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meshstrap.bundle import images, intake, receive
-from meshstrap.bundle.compression import ZSTD, kind_of
+from meshstrap.bundle.compression import PLAIN, ZSTD, kind_of
 from meshstrap.bundle.contents import Archive, Contents, Directory
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError, printable
@@ -20,6 +21,8 @@ from meshstrap.bundle.store import Store
 
 # Where a directory that is one thing has its table of contents; any other stands for the files in it.
 _WHOLE = ("index.json", "bundle.lock.yaml", "manifest.json")
+# Where the header of a tar, of POSIX or GNU, has its magic.
+_USTAR = 257
 
 
 @dataclass(frozen=True)
@@ -90,18 +93,23 @@ def put(
         BundleError: The bundle itself cannot be written.
     """
     failures = []
+
+    def say(line: str) -> None:
+        # Files are called, and say of themselves, what would break a terminal.
+        echo(printable(line))
+
     for path, named in _files(paths):
-        intent = _Intent(bundle.store, lock, wishes, echo)
+        intent = _Intent(bundle.store, lock, wishes, say)
         try:
             intent.read(path)
         except NothingError as error:
             if named:
-                failures.append(str(error))
+                failures.append(printable(str(error)))
             else:
-                echo(f"{error}: left out")
+                say(f"{error}: left out")
             continue
         except BundleError as error:
-            failures.append(str(error))
+            failures.append(printable(str(error)))
             continue
         lock = intent.lock
         bundle.save(lock)
@@ -125,8 +133,10 @@ def _walk(path: Path) -> Iterator[Path]:
     try:
         inside = sorted(path.iterdir())
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise BundleError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error
     for each in inside:
+        if each.name.startswith("."):
+            continue  # As a shell's * does: what systems and editors leave on a disk.
         if each.is_file() or (each.is_dir() and not each.is_symlink()):
             yield from _walk(each)
 
@@ -173,15 +183,20 @@ class _Intent:
     def _read_file(self, path: Path) -> None:
         try:
             with path.open("rb") as file:
-                head = file.read(len(ELF_MAGIC))
+                head = file.read(tarfile.BLOCKSIZE)
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         if not head:
             raise BundleError(f"{path}: is empty")
-        if head == ELF_MAGIC:
+        if head.startswith(ELF_MAGIC):
             self._put_programs(Directory(path.parent), [path.name], f"file {path.name}", path)
             return
-        contents = Archive(path)
+        try:
+            contents = Archive(path)
+        except BundleError as error:
+            if kind_of(head) != PLAIN or head[_USTAR:].startswith(b"ustar"):
+                raise
+            raise NothingError(str(error)) from None
         found = images.find(contents)
         if found is not None:
             self._put_images(contents, found, f"{found.format} {path.name}")
@@ -256,6 +271,7 @@ class _Intent:
             there = ", ".join(dict.fromkeys(image.platform for image in found))
             only = f"has {there} only, not {' or '.join(platforms)}" if found else "holds no image"
             raise BundleError(f"{path}: {only}")
+        images.refuse_doubles(path, chosen)
         if self._wishes.name:
             if len({image.platform for image in chosen}) != len(chosen):
                 names = ", ".join(dict.fromkeys(name for image in chosen for name in image.names)) or "none with a name"

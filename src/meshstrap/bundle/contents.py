@@ -201,7 +201,7 @@ class Directory:
                 return None
             with path.open("rb") as file:
                 return Member(name, status.st_size, file.read(_HEAD))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # no file has a name that is no text
             return None
         except OSError as error:
             raise _unreadable(path, error) from error
@@ -214,9 +214,9 @@ class Directory:
         """
         member = self.find(name)
         if member is None:
-            raise BundleError(f"{self.path / name}: no such file")
+            raise BundleError(f"{self.place(name)}: no such file")
         if member.size > MOST_JSON:
-            raise BundleError(f"{self.path / name}: more than {MOST_JSON >> 20} MiB, which is too large for JSON")
+            raise BundleError(f"{self.place(name)}: more than {MOST_JSON >> 20} MiB, which is too large for JSON")
         try:
             return (self.path / name).read_bytes()
         except OSError as error:

@@ -10,10 +10,11 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from meshstrap.bundle.contents import Contents, Member, is_plain
 from meshstrap.bundle.document import Node, parse_json
-from meshstrap.bundle.errors import BundleError, printable, quoted
+from meshstrap.bundle.errors import BundleError, printable, quoted, shortened
 from meshstrap.bundle.platforms import is_part
 from meshstrap.bundle.platforms import normalize as normalize_platform
 from meshstrap.bundle.reference import ReferenceError, is_digest, normalize
@@ -26,6 +27,10 @@ _ATTESTATION = "vnd.docker.reference.type"
 _INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+_MANIFEST_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
 )
 _CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 # What containerd unpacks as gzip: it goes by the label alone.
@@ -88,7 +93,8 @@ class Found:
     Args:
         images: Its images, in its order.
         format: For people: one of `DOCKER`, `OCI`, `PLAIN_DIRECTORY`.
-        left_out: What it names and does not hold whole, a line each: platforms that were not exported.
+        left_out: What it names and gives no image for nodes, a line each: platforms that were not exported, other
+            systems', signatures, charts.
     """
 
     images: tuple[FoundImage, ...]
@@ -112,8 +118,8 @@ def find(contents: Contents) -> Found | None:
         found = _Layout(contents).read()
     elif contents.find("version") and contents.find("manifest.json"):
         found = _plain_directory(contents)
-    elif contents.find("manifest.json"):
-        found = Found(tuple(_docker(contents)), DOCKER)
+    elif _is_dockers(contents):
+        found = _docker(contents)
     elif contents.find("repositories"):
         raise BundleError(
             f"{contents.path}: has `repositories` and no manifest.json: written by a Docker before 1.10; "
@@ -121,8 +127,22 @@ def find(contents: Contents) -> Found | None:
         )
     else:
         return None
-    _refuse_doubles(contents, found.images)
+    if not found.images and found.left_out:
+        raise BundleError(f"{contents.path}: {printable('; '.join(found.left_out))}")
     return found
+
+
+@dataclass(frozen=True)
+class _NoImage:
+    """Why an entry of an index gives no image.
+
+    Args:
+        why: A sentence without its beginning.
+        foreign: Whether it is none for nodes at all, and not one that is not whole.
+    """
+
+    why: str
+    foreign: bool = False
 
 
 class _Layout:
@@ -131,23 +151,37 @@ class _Layout:
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
         self._left_out: list[str] = []
-        self._lacks = ""
+        self._lacks: list[str] = []
 
     def read(self) -> Found:
         """Read it all.
 
         Raises:
-            BundleError: A digest or size is not what it should be, or no image is whole.
+            BundleError: A digest or size is not what it should be, or nothing is whole of what a name stands for.
         """
-        place = self._contents.place("index.json")
+        index = parse_json(self._contents.json("index.json"), self._contents.place("index.json"))
+        images = list(self._named_by_docker(self.images(index.items("manifests"))))
+        named = {image.config_digest for image in images if image.names}
+        # One that stands there again without a name, or by its id, is no other.
+        found = tuple(image for image in images if image.names or image.config_digest not in named)
+        return Found(found, OCI, self.left_out)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What was named so far and gave no image."""
+        return tuple(self._left_out)
+
+    def images(self, descriptors: Sequence[Node]) -> list[FoundImage]:
+        """Read what an index lists."""
         images: list[FoundImage] = []
-        for descriptor in parse_json(self._contents.json("index.json"), place).items("manifests"):
-            names = _names(descriptor)
-            found = [replace(image, names=names) for image in self._descend(descriptor, 0)]
-            if not found and self._lacks:
-                raise BundleError(f"{self._contents.path}: {self._lacks}")
-            images += found
-        return Found(tuple(self._named_by_docker(images)), OCI, tuple(self._left_out))
+        for descriptor in descriptors:
+            self._lacks = []
+            found = list(self._descend(descriptor, 0))
+            if self._lacks and not found:
+                raise BundleError(f"{self._contents.path}: {printable('; '.join(self._lacks))}")
+            names = _names(descriptor) if found else ()
+            images += [replace(image, names=names) for image in found]
+        return images
 
     def _descend(self, descriptor: Node, depth: int) -> Iterator[FoundImage]:
         """Give the images below an entry of an index; what was not exported is noted."""
@@ -155,9 +189,13 @@ class _Layout:
             raise BundleError(f"{descriptor.file}: {descriptor.key}: an index in an index in an index")
         if _is_attestation(descriptor):
             return
+        media_type = descriptor.optional("mediaType")
+        if media_type not in ("", *_INDEX_TYPES, *_MANIFEST_TYPES):
+            self._note(descriptor, _foreign(media_type))
+            return
         digest = descriptor.checked("digest", is_digest, "sha256:<64 hex digits>")
         if self._contents.find(blob(digest)) is None:
-            self._note(descriptor, f"{_said_platform(descriptor)}: {blob(digest)} is not in it")
+            self._note(descriptor, _NoImage(f"{blob(digest)} is not in it"))
             return
         content = _blob(self._contents, digest, descriptor.integer("size"))
         node = parse_json(content, self._contents.place(blob(digest)))
@@ -165,18 +203,19 @@ class _Layout:
             for entry in node.items("manifests"):
                 yield from self._descend(entry, depth + 1)
             return
-        media_type = descriptor.optional("mediaType")
         if media_type in _INDEX_TYPES:
             raise BundleError(f"{node.file}: is said to be an index, and lists no manifests")
         image = _image(self._contents, node, content)
-        if isinstance(image, str):
-            self._note(descriptor, f"{_said_platform(descriptor)}: {image}")
+        if isinstance(image, _NoImage):
+            self._note(descriptor, image)
         else:
             yield image
 
-    def _note(self, descriptor: Node, text: str) -> None:
-        self._lacks = text
-        self._left_out.append(text)
+    def _note(self, descriptor: Node, what: _NoImage) -> None:
+        line = f"{_said(descriptor)}: {what.why}"
+        self._left_out.append(line)
+        if not what.foreign:
+            self._lacks.append(line)
 
     def _named_by_docker(self, images: list[FoundImage]) -> Iterator[FoundImage]:
         """Give names from `manifest.json`, which Docker writes beside index.json, to images that have none there."""
@@ -195,11 +234,12 @@ def blob(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
 
-def _image(contents: Contents, node: Node, content: bytes) -> FoundImage | str:
-    """Read a manifest; returns what is not there of it, if that is so, as a sentence."""
+def _image(contents: Contents, node: Node, content: bytes) -> FoundImage | _NoImage:
+    """Read a manifest."""
     config_entry = node.part("config")
-    if config_entry.optional("mediaType") not in ("", *_CONFIG_TYPES):
-        raise BundleError(f"{node.file}: is a {config_entry.text('mediaType')}, no container image")
+    media_type = config_entry.optional("mediaType")
+    if media_type not in ("", *_CONFIG_TYPES):
+        return _foreign(media_type)
     config_digest = config_entry.checked("digest", is_digest, "sha256:<64 hex digits>")
     digests = [
         (each.checked("digest", is_digest, "sha256:<64 hex digits>"), each.integer("size"))
@@ -207,30 +247,45 @@ def _image(contents: Contents, node: Node, content: bytes) -> FoundImage | str:
     ]
     for digest in (config_digest, *(digest for digest, _ in digests)):
         if contents.find(blob(digest)) is None:
-            return f"{blob(digest)} is not in it"
+            return _NoImage(f"{blob(digest)} is not in it")
     config = _blob(contents, config_digest, config_entry.integer("size"))
-    platform, diff_ids = _config(config, contents.place(blob(config_digest)))
+    place = contents.place(blob(config_digest))
+    if not parse_json(config, place).optional("os"):
+        # cosign's signatures are such.
+        return _NoImage(f"{blob(config_digest)} names no system that it is for: no container image", foreign=True)
+    platform, diff_ids = _config(config, place)
+    if not _is_for_nodes(platform):
+        return _NoImage(f"is for {platform}, not for Linux", foreign=True)
     if len(diff_ids) != len(digests):
         raise BundleError(f"{node.file}: has {len(digests)} layers, and its config {len(diff_ids)} diff IDs")
     layers = tuple(
         FoundLayer(blob(digest), diff_id, digest, size)
         for (digest, size), diff_id in zip(digests, diff_ids, strict=True)
     )
-    labelled = config_entry.optional("mediaType") in _CONFIG_TYPES and all(
+    labelled = media_type in _CONFIG_TYPES and all(
         each.optional("mediaType") in _GZIP_TYPES for each in node.items("layers")
     )
     return FoundImage((), platform, config, content if labelled else b"", layers)
 
 
 def _plain_directory(contents: Contents) -> Found:
-    """Read what `skopeo copy ... dir:` writes: the registry's own manifest, and each blob under its hex digest."""
+    """Read what `skopeo copy ... dir:` writes: the registry's manifest or index, and blobs by their hex digests."""
     renamed = _Renamed(contents)
     content = contents.json("manifest.json")
-    image = _image(renamed, parse_json(content, contents.place("manifest.json")), content)
-    if isinstance(image, str):
-        raise BundleError(f"{contents.path}: {image}")
-    layers = tuple(replace(layer, member=_Renamed.name(layer.member)) for layer in image.layers)
-    return Found((replace(image, layers=layers),), PLAIN_DIRECTORY)
+    node = parse_json(content, contents.place("manifest.json"))
+    layout = _Layout(renamed)
+    if node.has("manifests"):
+        images = layout.images(node.items("manifests"))
+    else:
+        image = _image(renamed, node, content)
+        if isinstance(image, _NoImage):
+            raise BundleError(f"{contents.path}: {printable(image.why)}")
+        images = [image]
+    found = tuple(
+        replace(image, layers=tuple(replace(layer, member=renamed.name(layer.member)) for layer in image.layers))
+        for image in images
+    )
+    return Found(found, PLAIN_DIRECTORY, layout.left_out)
 
 
 class _Renamed:
@@ -245,9 +300,11 @@ class _Renamed:
     def place(self, name: str) -> str:
         return self._contents.place(self.name(name))
 
-    @staticmethod
-    def name(member: str) -> str:
-        return member.rpartition("/")[2]
+    def name(self, member: str) -> str:
+        digest = member.rpartition("/")[2]
+        # With several platforms manifest.json lists them, and each one's manifest stands beside it.
+        manifest = f"{digest}.manifest.json"
+        return manifest if self._contents.find(manifest) else digest
 
     def find(self, name: str) -> Member | None:
         return self._contents.find(self.name(name))
@@ -256,8 +313,17 @@ class _Renamed:
         return self._contents.json(self.name(name))
 
 
-def _docker(contents: Contents) -> Iterator[FoundImage]:
+def _is_dockers(contents: Contents) -> bool:
+    """Tell whether there is a manifest.json that is a list: other tools call other things so."""
+    if not contents.find("manifest.json"):
+        return False
+    node = parse_json(contents.json("manifest.json"), contents.place("manifest.json"))
+    return not isinstance(node.value, dict)
+
+
+def _docker(contents: Contents) -> Found:
     """Read what `docker save` and skopeo's docker-archive write: configs by name, layers as tars."""
+    images, left_out = [], []
     for entry in _entries(parse_json(contents.json("manifest.json"), contents.place("manifest.json"))):
         name = entry.text("Config")
         config = contents.json(_plain(entry, name))
@@ -265,6 +331,9 @@ def _docker(contents: Contents) -> Iterator[FoundImage]:
         if _docker_digest(name) not in ("", digest):
             raise BundleError(f"{contents.place(name)}: altered: its content has the digest {digest}")
         platform, diff_ids = _config(config, contents.place(name))
+        if not _is_for_nodes(platform):
+            left_out.append(f"{name}: is for {platform}, not for Linux")
+            continue
         # An image without layers has null.
         members = [_plain(entry, member) for member in (entry.texts("Layers") if entry.has("Layers") else [])]
         if len(members) != len(diff_ids):
@@ -278,7 +347,8 @@ def _docker(contents: Contents) -> Iterator[FoundImage]:
                 raise BundleError(f"{contents.path}: has no member {printable(member)}, a layer of {printable(name)}")
             promised = f"sha256:{member.rpartition('/')[2]}" if member.startswith("blobs/sha256/") else ""
             layers.append(FoundLayer(file.name, diff_id, promised))
-        yield FoundImage(_tags(entry), platform, config, b"", tuple(layers))
+        images.append(FoundImage(_tags(entry), platform, config, b"", tuple(layers)))
+    return Found(tuple(images), DOCKER, tuple(left_out))
 
 
 def _entries(node: Node) -> list[Node]:
@@ -315,7 +385,8 @@ def _names(descriptor: Node) -> tuple[str, ...]:
     other = annotations.optional(_OCI_NAME)
     if not name and ("/" in other or ":" in other):
         name = other
-    if not name:
+    # What CRI records an image's id as is no name of it.
+    if not name or is_digest(name):
         return ()
     try:
         return (normalize(name),)
@@ -332,9 +403,24 @@ def _is_attestation(descriptor: Node) -> bool:
 
 def _said_platform(descriptor: Node) -> str:
     if not descriptor.has("platform"):
-        return "an image"
+        return ""
     platform = descriptor.part("platform")
     return "/".join(part for key in ("os", "architecture", "variant") if (part := platform.optional(key)))
+
+
+def _said(descriptor: Node) -> str:
+    """Name an entry of an index for people."""
+    annotations = descriptor.part("annotations") if descriptor.has("annotations") else None
+    name = annotations and (annotations.optional(_CONTAINERD_NAME) or annotations.optional(_OCI_NAME))
+    return shortened(_said_platform(descriptor) or name or descriptor.optional("digest"))
+
+
+def _foreign(media_type: str) -> _NoImage:
+    return _NoImage(f"is a {shortened(media_type)}, no container image", foreign=True)
+
+
+def _is_for_nodes(platform: str) -> bool:
+    return platform.startswith("linux/")
 
 
 def _blob(contents: Contents, digest: str, size: int) -> bytes:
@@ -362,12 +448,19 @@ def _config(content: bytes, place: str) -> tuple[str, list[str]]:
     return normalize_platform("/".join(parts)), diff_ids
 
 
-def _refuse_doubles(contents: Contents, images: Sequence[FoundImage]) -> None:
+def refuse_doubles(path: Path, images: Sequence[FoundImage]) -> None:
+    """Look whether each name stands for one image a platform.
+
+    Args:
+        path: What they are found in, for people.
+        images: Those that are to be taken: of others nobody asks.
+
+    Raises:
+        BundleError: One stands for two.
+    """
     seen: dict[tuple[str, str], FoundImage] = {}
     for image in images:
         for name in image.names:
             other = seen.setdefault((name, image.platform), image)
             if other.config != image.config:
-                raise BundleError(
-                    f"{contents.path}: {name} ({image.platform}) stands there twice, with different content"
-                )
+                raise BundleError(f"{path}: {name} ({image.platform}) stands there twice, with different content")

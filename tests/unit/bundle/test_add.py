@@ -343,6 +343,180 @@ def test_an_index_of_which_nothing_is_whole_is_an_error(tmp_path: Path, put: Put
     assert str(path) in failure and "linux/arm64" in failure and "is not in it" in failure
 
 
+def with_windows() -> dict[str, bytes | archives.Link]:
+    """As registry.k8s.io/pause is: one image for Windows for each of its versions."""
+    out = layout()
+    systems = ["linux", "windows", "windows"]
+    made = [A, *(image("base", each, platform="windows/amd64") for each in ("ltsc2019", "ltsc2022"))]
+    entries = [(out.manifest(each), f"{name}/amd64") for each, name in zip(made, systems, strict=True)]
+    out.add(out.index(*entries), "registry.k8s.io/pause:3.9")
+    return out.finished()
+
+
+@pytest.mark.parametrize("platforms", [(), ("linux/amd64",)])
+def test_what_is_for_windows_is_said_and_left_out(
+    tmp_path: Path, bundle: Bundle, put: Put, said: list[str], platforms: tuple[str, ...]
+) -> None:
+    path = write(tmp_path / "pause.tar", with_windows())
+    assert put(path, platforms=platforms) == []
+    (found,) = bundle.read().images
+    is_whole(bundle, found, A)
+    assert f"{path}: left out: windows/amd64: is for windows/amd64, not for Linux" in said
+
+
+@pytest.mark.parametrize("of_docker", [False, True])
+def test_what_is_for_windows_alone_is_an_error(tmp_path: Path, put: Put, of_docker: bool) -> None:
+    made = image("x", platform="windows/amd64")
+    members = archives.docker((made, ["a:1"])) if of_docker else archives.oci(made, "docker.io/library/a:1")
+    (failure,) = put(write(tmp_path / "a.tar", members))
+    assert "is for windows/amd64, not for Linux" in failure
+
+
+def test_doubles_of_a_platform_that_nobody_wants_are_no_error(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    out = layout()
+    made = [A, *(image(text, platform="linux/arm64") for text in ("one", "two"))]
+    platforms = ["linux/amd64", "linux/arm64", "linux/arm64"]
+    entries = [(out.manifest(each), platform) for each, platform in zip(made, platforms, strict=True)]
+    out.add(out.index(*entries), "docker.io/library/a:1")
+    path = write(tmp_path / "a.tar", out.finished())
+    assert put(path, platforms=("linux/amd64",)) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+    (failure,) = put(path)
+    assert "a:1 (linux/arm64) stands there twice" in failure
+
+
+def test_what_an_index_says_of_a_platform_reaches_no_terminal_raw(tmp_path: Path, bundle: Bundle) -> None:
+    out = layout()
+    gone = {"digest": archives.digest(b"gone"), "size": 4, "platform": {"os": "\ud800x", "architecture": "\x1b[31m"}}
+    kept = {**out.manifest(A), "platform": {"os": "linux", "architecture": "amd64"}}
+    index = out.blob(archives.compact({"schemaVersion": 2, "manifests": [gone, kept]}))
+    members = {**out.members, "index.json": archives.compact({"manifests": [{"mediaType": archives.INDEX, **index}]})}
+    path = write(tmp_path / "a.tar", members)
+    arguments = ["bundle", "add", str(path), "--as", "a:1", "--bundle", str(bundle.directory)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert r"left out: \ud800x/\x1b[31m: " in result.output
+
+
+@pytest.mark.parametrize("key", ["Config", "Layers"])
+def test_a_name_that_no_file_can_have_is_not_found(tmp_path: Path, put: Put, key: str) -> None:
+    members = archives.docker_archive(A, ["a:1"])
+    manifest = json.loads(members["manifest.json"])  # type: ignore[arg-type]
+    manifest[0][key] = "\ud800x.json" if key == "Config" else ["\ud800x.json"] * 2
+    (failure,) = put(unpack(tmp_path / "d", members | {"manifest.json": archives.compact(manifest)}))
+    assert r"\ud800x.json" in failure and ("no such file" in failure or "has no member" in failure)
+
+
+def test_a_directory_whose_name_is_no_text_is_told(tmp_path: Path, put: Put, said: list[str]) -> None:
+    disk = tmp_path / os.fsdecode(b"\xd6\x1b")
+    disk.mkdir()
+    write(disk / "a.tar", archives.docker((A, ["a:1"])))
+    (disk / "bad.tar").write_bytes(PACK["gzip"](b"x" * 600)[:-4])
+    (failure,) = put(disk)
+    assert r"\udcd6\x1b" in failure
+    for line in [*said, failure]:
+        assert line.isprintable()
+
+
+def add_foreign(out: archives.Layout, what: str) -> None:
+    """Put what is no image into a layout, as helm, cosign and others do."""
+    if what == "chart":
+        config = {"mediaType": "application/vnd.cncf.helm.config.v1+json", **out.blob(b"{}")}
+        content = archives.compact({"schemaVersion": 2, "config": config, "layers": []})
+        out.add({"mediaType": archives.MANIFEST, **out.blob(content)}, "docker.io/charts/a:1")
+    elif what == "signature":
+        payload = b'{"critical": {}}'
+        content = archives.compact(
+            {"architecture": "", "os": "", "rootfs": {"type": "layers", "diff_ids": [archives.digest(payload)]}}
+        )
+        config = {"mediaType": "application/vnd.oci.image.config.v1+json", **out.blob(content)}
+        layers = [{"mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", **out.blob(payload)}]
+        content = archives.compact({"schemaVersion": 2, "config": config, "layers": layers})
+        out.add({"mediaType": archives.MANIFEST, **out.blob(content)}, f"docker.io/library/a:sha256-{'0' * 64}.sig")
+    else:
+        out.add({"mediaType": "application/octet-stream", **out.blob(b"anything")}, "docker.io/library/x:1")
+
+
+@pytest.mark.parametrize("what", ["chart", "signature", "blob"])
+def test_what_is_no_image_beside_one_is_said_and_left_out(
+    tmp_path: Path, bundle: Bundle, put: Put, said: list[str], what: str
+) -> None:
+    out = layout()
+    add_foreign(out, what)
+    out.add(out.manifest(A), "docker.io/library/a:1")
+    assert put(write(tmp_path / "a.tar", out.finished())) == []
+    (found,) = bundle.read().images
+    is_whole(bundle, found, A)
+    assert any("left out" in line and "no container image" in line for line in said)
+
+
+@pytest.mark.parametrize("what", ["chart", "signature", "blob"])
+def test_what_is_no_image_alone_is_an_error(tmp_path: Path, put: Put, what: str) -> None:
+    out = layout()
+    add_foreign(out, what)
+    (failure,) = put(write(tmp_path / "a.tar", out.finished()))
+    assert "no container image" in failure
+
+
+def test_what_lies_beside_archives_is_said_and_left_out(
+    tmp_path: Path, bundle: Bundle, put: Put, said: list[str]
+) -> None:
+    disk = tmp_path / "usb"
+    (disk / "site").mkdir(parents=True)
+    write(disk / "a.tar", archives.docker((A, ["a:1"])))
+    others = {"README.txt": b"Read me", "photo.jpg": b"\xff\xd8\xff\xe0" * 400, "sha256sums": b"0 a.tar\n" * 99}
+    for name, content in others.items():
+        (disk / name).write_bytes(content)
+    for name in (".keep", "._a.tar"):
+        (disk / name).touch()
+    (disk / "site" / "manifest.json").write_text('{"name": "a web site"}')
+    assert put(disk) == []
+    assert [image.reference for image in bundle.read().images] == ["docker.io/library/a:1"]
+    left = [line for line in said if line.endswith(": left out")]
+    assert [str(disk / name) in "".join(left) for name in (*others, "site")] == [True] * 4
+    assert len(left) == 4
+    # What a person names is meant.
+    (failure,) = put(disk / "README.txt")
+    assert "README.txt: not a tar archive" in failure
+
+
+@pytest.mark.parametrize("packed", ["", "gzip", "zstd"])
+def test_a_damaged_archive_in_a_directory_is_an_error(tmp_path: Path, put: Put, packed: str) -> None:
+    disk = tmp_path / "usb"
+    disk.mkdir()
+    content = PACK[packed](archives.tar(archives.docker((A, ["a:1"]))))
+    (disk / "a.tar").write_bytes(content[: len(content) // 2])
+    (failure,) = put(disk)
+    assert str(disk / "a.tar") in failure
+
+
+def test_what_skopeo_writes_of_several_platforms_into_a_directory_is_taken(
+    tmp_path: Path, bundle: Bundle, put: Put, said: list[str]
+) -> None:
+    """`skopeo copy --all ... dir:` (containers/image, directory/directory_transport.go): manifests beside blobs."""
+    other = image("arm", platform="linux/arm64")
+    out = layout()
+    entries = [(out.manifest(made), made_for) for made, made_for in ((A, "linux/amd64"), (other, "linux/arm64"))]
+    index = out.index(*entries)["digest"].removeprefix("sha256:")
+    blobs = {name.rpartition("/")[2]: content for name, content in out.members.items()}
+    members = {"version": b"Directory Transport Version: 1.1\n", "manifest.json": blobs.pop(index)}
+    manifests = {entry["digest"].removeprefix("sha256:") for entry, _ in entries}
+    members |= {f"{name}.manifest.json" if name in manifests else name: content for name, content in blobs.items()}
+    path = unpack(tmp_path / "d", members)
+    assert put(path, name="a:1") == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+    is_whole(bundle, bundle.read().image("a:1", "linux/arm64"), other)
+
+
+def test_an_images_id_is_no_name_of_it(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    """`ctr -n k8s.io images export` of all that is listed exports CRI's own records too."""
+    out = layout()
+    out.add(out.manifest(A), A.config_digest)
+    out.add(out.manifest(A), "docker.io/library/a:1")
+    assert put(write(tmp_path / "a.tar", out.finished())) == []
+    assert [each.reference for each in bundle.read().images] == ["docker.io/library/a:1"]
+
+
 def test_only_wanted_platforms_are_taken(tmp_path: Path, bundle: Bundle, put: Put) -> None:
     path = write(tmp_path / "a.tar", two_platforms())
     (failure,) = put(path, platforms=("linux/s390x",))
