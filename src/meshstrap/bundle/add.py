@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from meshstrap.bundle.reference import ReferenceError, normalize
 from meshstrap.bundle.store import Store
 
 # Where a directory that is one thing has its table of contents; any other stands for the files in it.
-_WHOLE = ("index.json", "bundle.lock.yaml", "manifest.json")
+_TABLES = ("index.json", "manifest.json")
 # Where the header of a tar, of POSIX or GNU, has its magic.
 _USTAR = 257
 
@@ -98,47 +99,56 @@ def put(
         # Files are called, and say of themselves, what would break a terminal.
         echo(printable(line))
 
-    for path, named in _files(paths):
+    barren = dict.fromkeys(path for path in paths if path.is_dir())
+    for path, given in _files(paths):
         intent = _Intent(bundle.store, lock, wishes, say)
         try:
             intent.read(path)
         except NothingError as error:
-            if named:
+            if path == given:
                 failures.append(printable(str(error)))
+                barren.pop(given, None)
             else:
                 say(f"{error}: left out")
             continue
         except BundleError as error:
             failures.append(printable(str(error)))
+            barren.pop(given, None)
             continue
+        barren.pop(given, None)
         lock = intent.lock
         bundle.save(lock)
         if intent.replaced:
             bundle.store.prune(lock)
+    failures += [f"{printable(str(path))}: holds neither images nor programs that go onto nodes" for path in barren]
     return lock, failures
 
 
-def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """Give what is to be read, and whether a person named it: what merely lies beside other files may be anything."""
+def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Give what is to be read, and what a person named for it: what merely lies beside other files may be anything."""
     for path in paths:
         for found in _walk(path):
-            yield found, found == path
+            yield found, path
 
 
 def _walk(path: Path) -> Iterator[Path]:
     """Give a file, a directory that is one thing, or all of these below any other directory."""
-    if not path.is_dir() or any((path / name).is_file() for name in _WHOLE):
+    if not path.is_dir() or not _is_open(path) or _is_whole(path):
         yield path
         return
-    try:
-        inside = sorted(path.iterdir())
-    except OSError as error:
-        raise BundleError(f"{printable(str(path))}: cannot be read: {error.strerror or error}") from error
-    for each in inside:
-        if each.name.startswith("."):
-            continue  # As a shell's * does: what systems and editors leave on a disk.
+    for each in sorted(path.iterdir()):
         if each.is_file() or (each.is_dir() and not each.is_symlink()):
             yield from _walk(each)
+
+
+def _is_open(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.X_OK)
+
+
+def _is_whole(path: Path) -> bool:
+    if (path / "bundle.lock.yaml").is_file():
+        return True
+    return any((path / name).is_file() for name in _TABLES) and not images.is_foreign(Directory(path))
 
 
 class _Intent:
@@ -171,6 +181,9 @@ class _Intent:
             self._read_file(path)
 
     def _read_directory(self, path: Path) -> None:
+        if not _is_open(path):
+            # Each ext4 disk has a lost+found of root's.
+            raise NothingError(f"{path}: cannot be read: Permission denied")
         if (path / "bundle.lock.yaml").is_file():
             self._read_bundle(Bundle(path))
             return
@@ -187,7 +200,7 @@ class _Intent:
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         if not head:
-            raise BundleError(f"{path}: is empty")
+            raise NothingError(f"{path}: is empty")
         if head.startswith(ELF_MAGIC):
             self._put_programs(Directory(path.parent), [path.name], f"file {path.name}", path)
             return
@@ -195,12 +208,19 @@ class _Intent:
             contents = Archive(path)
         except BundleError as error:
             if kind_of(head) != PLAIN or head[_USTAR:].startswith(b"ustar"):
-                raise
+                raise  # It was an archive once.
             raise NothingError(str(error)) from None
         found = images.find(contents)
         if found is not None:
             self._put_images(contents, found, f"{found.format} {path.name}")
             return
+        for name in contents.members:
+            directory, _, base = name.rpartition("/")
+            if base == "oci-layout":
+                raise BundleError(
+                    f"{path}: its OCI layout stands below {directory}/: unpack it and add that directory, or pack it"
+                    f" with `tar -C {directory} -cf FILE .`"
+                )
         names = [name for name, member in contents.members.items() if member.head.startswith(ELF_MAGIC)]
         self._put_programs(contents, names, f"release archive {path.name}", path)
 

@@ -118,7 +118,7 @@ def find(contents: Contents) -> Found | None:
         found = _Layout(contents).read()
     elif contents.find("version") and contents.find("manifest.json"):
         found = _plain_directory(contents)
-    elif _is_dockers(contents):
+    elif contents.find("manifest.json"):
         found = _docker(contents)
     elif contents.find("repositories"):
         raise BundleError(
@@ -128,8 +128,30 @@ def find(contents: Contents) -> Found | None:
     else:
         return None
     if not found.images and found.left_out:
-        raise BundleError(f"{contents.path}: {printable('; '.join(found.left_out))}")
+        raise BundleError(f"{contents.path}: {'; '.join(found.left_out)}")
     return found
+
+
+def is_foreign(contents: Contents) -> bool:
+    """Tell whether a table of contents that stands in a directory is another tool's: many call theirs so.
+
+    Args:
+        contents: The directory.
+
+    Returns:
+        Whether it is whole and says nothing of images; a damaged one may be ours.
+    """
+    try:
+        if contents.find("oci-layout") or contents.find("version"):
+            return False
+        table = "index.json" if contents.find("index.json") else "manifest.json"
+        value = parse_json(contents.json(table), contents.place(table)).value
+    except BundleError:
+        return False
+    if isinstance(value, dict):
+        return "manifests" not in value
+    entries = value if isinstance(value, list) else []
+    return not any(isinstance(each, dict) and {"Config", "Layers", "RepoTags"} & each.keys() for each in entries)
 
 
 @dataclass(frozen=True)
@@ -159,31 +181,26 @@ class _Layout:
         Raises:
             BundleError: A digest or size is not what it should be, or nothing is whole of what a name stands for.
         """
-        index = parse_json(self._contents.json("index.json"), self._contents.place("index.json"))
-        images = list(self._named_by_docker(self.images(index.items("manifests"))))
-        named = {image.config_digest for image in images if image.names}
-        # One that stands there again without a name, or by its id, is no other.
-        found = tuple(image for image in images if image.names or image.config_digest not in named)
-        return Found(found, OCI, self.left_out)
+        place = self._contents.place("index.json")
+        images: list[FoundImage] = []
+        for descriptor in parse_json(self._contents.json("index.json"), place).items("manifests"):
+            self._lacks = []
+            found = list(self.below(descriptor))
+            if self._lacks and not found:
+                raise BundleError(f"{self._contents.path}: {'; '.join(self._lacks)}")
+            names = _names(descriptor) if found else ()
+            images += [replace(image, names=names) for image in found]
+        images = list(self._named_by_docker(images))
+        named = {image.config for image in images if image.names}
+        # containerd's export of all that Kubernetes has names each image by its ID once more.
+        return Found(tuple(each for each in images if each.names or each.config not in named), OCI, self.left_out)
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """What was named so far and gave no image."""
-        return tuple(self._left_out)
+        """What was named so far and gave no image, a line each."""
+        return tuple(dict.fromkeys(self._left_out))
 
-    def images(self, descriptors: Sequence[Node]) -> list[FoundImage]:
-        """Read what an index lists."""
-        images: list[FoundImage] = []
-        for descriptor in descriptors:
-            self._lacks = []
-            found = list(self._descend(descriptor, 0))
-            if self._lacks and not found:
-                raise BundleError(f"{self._contents.path}: {printable('; '.join(self._lacks))}")
-            names = _names(descriptor) if found else ()
-            images += [replace(image, names=names) for image in found]
-        return images
-
-    def _descend(self, descriptor: Node, depth: int) -> Iterator[FoundImage]:
+    def below(self, descriptor: Node, depth: int = 0) -> Iterator[FoundImage]:
         """Give the images below an entry of an index; what was not exported is noted."""
         if depth > _DEEPEST:
             raise BundleError(f"{descriptor.file}: {descriptor.key}: an index in an index in an index")
@@ -201,7 +218,7 @@ class _Layout:
         node = parse_json(content, self._contents.place(blob(digest)))
         if node.has("manifests"):
             for entry in node.items("manifests"):
-                yield from self._descend(entry, depth + 1)
+                yield from self.below(entry, depth + 1)
             return
         if media_type in _INDEX_TYPES:
             raise BundleError(f"{node.file}: is said to be an index, and lists no manifests")
@@ -275,11 +292,11 @@ def _plain_directory(contents: Contents) -> Found:
     node = parse_json(content, contents.place("manifest.json"))
     layout = _Layout(renamed)
     if node.has("manifests"):
-        images = layout.images(node.items("manifests"))
+        images = [image for entry in node.items("manifests") for image in layout.below(entry)]
     else:
         image = _image(renamed, node, content)
         if isinstance(image, _NoImage):
-            raise BundleError(f"{contents.path}: {printable(image.why)}")
+            raise BundleError(f"{contents.path}: {image.why}")
         images = [image]
     found = tuple(
         replace(image, layers=tuple(replace(layer, member=renamed.name(layer.member)) for layer in image.layers))
@@ -311,14 +328,6 @@ class _Renamed:
 
     def json(self, name: str) -> bytes:
         return self._contents.json(self.name(name))
-
-
-def _is_dockers(contents: Contents) -> bool:
-    """Tell whether there is a manifest.json that is a list: other tools call other things so."""
-    if not contents.find("manifest.json"):
-        return False
-    node = parse_json(contents.json("manifest.json"), contents.place("manifest.json"))
-    return not isinstance(node.value, dict)
 
 
 def _docker(contents: Contents) -> Found:
@@ -358,7 +367,7 @@ def _entries(node: Node) -> list[Node]:
 def _tags(entry: Node) -> tuple[str, ...]:
     tags = entry.texts("RepoTags") if entry.has("RepoTags") else []
     try:
-        return tuple(dict.fromkeys(normalize(tag) for tag in tags))
+        return tuple(dict.fromkeys(normalize(tag) for tag in tags if not is_digest(tag)))
     except ReferenceError as error:
         raise BundleError(f"{entry.file}: {entry.key}.RepoTags: {error}") from None
 

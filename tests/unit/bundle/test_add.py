@@ -418,6 +418,25 @@ def test_a_directory_whose_name_is_no_text_is_told(tmp_path: Path, put: Put, sai
         assert line.isprintable()
 
 
+def test_an_id_is_no_name(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    """As `ctr -n k8s.io images export` writes all the names that the kubelet's images have."""
+    out = layout()
+    manifest = out.manifest(A)
+    digest = f"docker.io/library/a@{manifest['digest']}"
+    for name in ("docker.io/library/a:1", digest, A.config_digest):
+        out.add(manifest, name)
+    assert put(write(tmp_path / "a.tar", out.finished())) == []
+    assert [each.reference for each in bundle.read().images] == ["docker.io/library/a:1", digest]
+
+
+def test_an_image_with_no_name_but_its_id_needs_one(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    path = write(tmp_path / "a.tar", archives.oci(A, A.config_digest))
+    (failure,) = put(path)
+    assert "--as" in failure
+    assert put(path, name="a:1") == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
 def add_foreign(out: archives.Layout, what: str) -> None:
     """Put what is no image into a layout, as helm, cosign and others do."""
     if what == "chart":
@@ -456,65 +475,6 @@ def test_what_is_no_image_alone_is_an_error(tmp_path: Path, put: Put, what: str)
     add_foreign(out, what)
     (failure,) = put(write(tmp_path / "a.tar", out.finished()))
     assert "no container image" in failure
-
-
-def test_what_lies_beside_archives_is_said_and_left_out(
-    tmp_path: Path, bundle: Bundle, put: Put, said: list[str]
-) -> None:
-    disk = tmp_path / "usb"
-    (disk / "site").mkdir(parents=True)
-    write(disk / "a.tar", archives.docker((A, ["a:1"])))
-    others = {"README.txt": b"Read me", "photo.jpg": b"\xff\xd8\xff\xe0" * 400, "sha256sums": b"0 a.tar\n" * 99}
-    for name, content in others.items():
-        (disk / name).write_bytes(content)
-    for name in (".keep", "._a.tar"):
-        (disk / name).touch()
-    (disk / "site" / "manifest.json").write_text('{"name": "a web site"}')
-    assert put(disk) == []
-    assert [image.reference for image in bundle.read().images] == ["docker.io/library/a:1"]
-    left = [line for line in said if line.endswith(": left out")]
-    assert [str(disk / name) in "".join(left) for name in (*others, "site")] == [True] * 4
-    assert len(left) == 4
-    # What a person names is meant.
-    (failure,) = put(disk / "README.txt")
-    assert "README.txt: not a tar archive" in failure
-
-
-@pytest.mark.parametrize("packed", ["", "gzip", "zstd"])
-def test_a_damaged_archive_in_a_directory_is_an_error(tmp_path: Path, put: Put, packed: str) -> None:
-    disk = tmp_path / "usb"
-    disk.mkdir()
-    content = PACK[packed](archives.tar(archives.docker((A, ["a:1"]))))
-    (disk / "a.tar").write_bytes(content[: len(content) // 2])
-    (failure,) = put(disk)
-    assert str(disk / "a.tar") in failure
-
-
-def test_what_skopeo_writes_of_several_platforms_into_a_directory_is_taken(
-    tmp_path: Path, bundle: Bundle, put: Put, said: list[str]
-) -> None:
-    """`skopeo copy --all ... dir:` (containers/image, directory/directory_transport.go): manifests beside blobs."""
-    other = image("arm", platform="linux/arm64")
-    out = layout()
-    entries = [(out.manifest(made), made_for) for made, made_for in ((A, "linux/amd64"), (other, "linux/arm64"))]
-    index = out.index(*entries)["digest"].removeprefix("sha256:")
-    blobs = {name.rpartition("/")[2]: content for name, content in out.members.items()}
-    members = {"version": b"Directory Transport Version: 1.1\n", "manifest.json": blobs.pop(index)}
-    manifests = {entry["digest"].removeprefix("sha256:") for entry, _ in entries}
-    members |= {f"{name}.manifest.json" if name in manifests else name: content for name, content in blobs.items()}
-    path = unpack(tmp_path / "d", members)
-    assert put(path, name="a:1") == []
-    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
-    is_whole(bundle, bundle.read().image("a:1", "linux/arm64"), other)
-
-
-def test_an_images_id_is_no_name_of_it(tmp_path: Path, bundle: Bundle, put: Put) -> None:
-    """`ctr -n k8s.io images export` of all that is listed exports CRI's own records too."""
-    out = layout()
-    out.add(out.manifest(A), A.config_digest)
-    out.add(out.manifest(A), "docker.io/library/a:1")
-    assert put(write(tmp_path / "a.tar", out.finished())) == []
-    assert [each.reference for each in bundle.read().images] == ["docker.io/library/a:1"]
 
 
 def test_only_wanted_platforms_are_taken(tmp_path: Path, bundle: Bundle, put: Put) -> None:
@@ -761,6 +721,105 @@ def test_files_beside_archives_are_passed_over_and_said(
     assert any("photo.tar" in line and "left out" in line for line in said)
     (failure,) = put(disk / "photo.tar")
     assert "holds neither images nor programs" in failure
+
+
+def test_a_disk_with_whatever_else_lies_there(tmp_path: Path, bundle: Bundle, put: Put, said: list[str]) -> None:
+    disk = tmp_path / "usb"
+    others = {
+        "README.txt": b"Images for the lab\n" * 50,
+        ".keep": b"",
+        "._a.tar": b"\0\x05\x16\x07" + bytes(4092),
+        "photo.jpg": b"\xff\xd8\xff\xe0" + bytes(range(256)) * 9,
+        "sha256sums": b"0" * 64 + b"  a.tar\n",
+        "site/manifest.json": b'{"name": "A web application", "icons": []}',
+        "site/index.json": b'["pages"]',
+    }
+    unpack(disk, others)
+    write(disk / "a.tar", archives.docker((A, ["a:1"])))
+    write(disk / "site" / "c.tar", archives.docker((C, ["c:1"])))
+    assert put(disk) == []
+    assert [each.reference for each in bundle.read().images] == ["docker.io/library/a:1", "docker.io/library/c:1"]
+    for name in others:
+        assert sum(line.startswith(f"{disk / name}: ") and line.endswith(": left out") for line in said) == 1, name
+    for name in others:
+        (failure,) = put(disk / name)
+        assert failure.startswith(f"{disk / name}: ")
+
+
+@pytest.mark.parametrize("files", [{}, {"README.txt": b"Read me " * 99}])
+def test_a_directory_in_which_nothing_is_ours_is_an_error(tmp_path: Path, put: Put, files: dict[str, bytes]) -> None:
+    disk = tmp_path / "usb"
+    disk.mkdir()
+    assert put(unpack(disk, files)) == [f"{disk}: holds neither images nor programs that go onto nodes"]
+
+
+def test_a_directory_that_cannot_be_read_stops_no_other(
+    tmp_path: Path, bundle: Bundle, put: Put, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each ext4 disk has a lost+found of root's; here root itself runs the tests, so access is refused by hand."""
+    disk = tmp_path / "usb"
+    lost = disk / "lost+found"
+    lost.mkdir(parents=True)
+    write(disk / "z.tar", archives.docker((A, ["a:1"])))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != lost and access(path, mode))
+    assert put(disk) == []
+    assert bundle.read().image("a:1", "linux/amd64")
+    assert f"{lost}: cannot be read: Permission denied: left out" in said
+
+
+def test_an_id_among_dockers_tags_is_no_name(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    assert put(write(tmp_path / "a.tar", archives.docker((A, [A.config_digest, "a:1"])))) == []
+    assert [each.reference for each in bundle.read().images] == ["docker.io/library/a:1"]
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd", "header", "end"])
+def test_a_damaged_archive_in_a_directory_is_an_error(tmp_path: Path, put: Put, how: str) -> None:
+    disk = tmp_path / "usb"
+    disk.mkdir()
+    path = write(disk / "a.tar", archives.docker((A, ["a:1"])), how if how in PACK else "")
+    content = bytearray(path.read_bytes())
+    if how == "header":
+        content[3] ^= 1
+    path.write_bytes(content if how == "header" else content[: len(content) // 2])
+    (failure,) = put(disk)
+    assert str(path) in failure
+
+
+def test_a_damaged_table_of_a_directory_is_an_error(tmp_path: Path, put: Put) -> None:
+    disk = unpack(tmp_path / "usb", {"images/manifest.json": b'[{"Config": "x.json", ', "images/x.json": A.config})
+    (failure,) = put(disk)
+    assert "manifest.json: not JSON" in failure
+
+
+def test_a_layout_below_a_directory_of_its_archive_is_told(tmp_path: Path, put: Put) -> None:
+    members = {f"x/{name}": content for name, content in archives.oci(A, "docker.io/library/a:1").items()}
+    path = write(tmp_path / "a.tar", members)
+    (failure,) = put(path)
+    assert failure.startswith(f"{path}: its OCI layout stands below x/: ") and "tar -C x -cf FILE ." in failure
+
+
+@pytest.mark.parametrize("whole", [("amd64", "arm64"), ("amd64",)])
+def test_a_plain_directory_of_several_platforms(
+    tmp_path: Path, bundle: Bundle, put: Put, said: list[str], whole: tuple[str, ...]
+) -> None:
+    """As `skopeo copy --all ... dir:` writes it."""
+    out = layout()
+    made = {name: image("base", name, platform=f"linux/{name}") for name in ("amd64", "arm64")}
+    entries = [(out.manifest(each), f"linux/{name}") for name, each in made.items()]
+    index = out.index(*entries)
+    members = {name.rpartition("/")[2]: content for name, content in out.members.items()}
+    members["manifest.json"] = members.pop(index["digest"].removeprefix("sha256:"))
+    members["version"] = b"Directory Transport Version: 1.1\n"
+    for (entry, _), name in zip(entries, made, strict=True):
+        content = members.pop(entry["digest"].removeprefix("sha256:"))
+        if name in whole:
+            members[f"{entry['digest'].removeprefix('sha256:')}.manifest.json"] = content
+    assert put(unpack(tmp_path / "a", members), name="a:1") == []
+    assert [each.platform for each in bundle.read().images] == [f"linux/{name}" for name in whole]
+    for name in whole:
+        is_whole(bundle, bundle.read().image("a:1", f"linux/{name}"), made[name])
+    assert any("left out: linux/arm64" in line for line in said) == (len(whole) == 1)
 
 
 def test_a_disk_with_archives_layouts_and_another_sites_bundle(tmp_path: Path, bundle: Bundle, put: Put) -> None:
