@@ -24,6 +24,8 @@ from meshstrap.bundle.store import Store
 _TABLES = ("index.json", "manifest.json")
 # Where the header of a tar, of POSIX or GNU, has its magic.
 _USTAR = 257
+# What people call archives: one that is none was cut off, or is a page that says why it was not to be had.
+_SUFFIXES = (".tar", ".tgz", ".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -104,22 +106,17 @@ def put(
         intent = _Intent(bundle.store, lock, wishes, say)
         try:
             intent.read(path)
-        except NothingError as error:
-            if path == given:
-                failures.append(printable(str(error)))
-                barren.pop(given, None)
-            else:
-                say(f"{error}: left out")
-            continue
         except BundleError as error:
+            if isinstance(error, NothingError) and path != given:
+                say(f"{error}: left out")
+                continue
             failures.append(printable(str(error)))
-            barren.pop(given, None)
-            continue
+        else:
+            lock = intent.lock
+            bundle.save(lock)
+            if intent.replaced:
+                bundle.store.prune(lock)
         barren.pop(given, None)
-        lock = intent.lock
-        bundle.save(lock)
-        if intent.replaced:
-            bundle.store.prune(lock)
     failures += [f"{printable(str(path))}: holds neither images nor programs that go onto nodes" for path in barren]
     return lock, failures
 
@@ -149,6 +146,11 @@ def _is_whole(path: Path) -> bool:
     if (path / "bundle.lock.yaml").is_file():
         return True
     return any((path / name).is_file() for name in _TABLES) and not images.is_foreign(Directory(path))
+
+
+def _is_called_archive(path: Path) -> bool:
+    # macOS writes a ._a.tar beside each a.tar.
+    return path.suffix in _SUFFIXES and not path.name.startswith(".")
 
 
 class _Intent:
@@ -200,15 +202,15 @@ class _Intent:
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         if not head:
-            raise NothingError(f"{path}: is empty")
+            raise (BundleError if _is_called_archive(path) else NothingError)(f"{path}: is empty")
         if head.startswith(ELF_MAGIC):
             self._put_programs(Directory(path.parent), [path.name], f"file {path.name}", path)
             return
         try:
             contents = Archive(path)
         except BundleError as error:
-            if kind_of(head) != PLAIN or head[_USTAR:].startswith(b"ustar"):
-                raise  # It was an archive once.
+            if kind_of(head) != PLAIN or head[_USTAR:].startswith(b"ustar") or _is_called_archive(path):
+                raise  # It was an archive once, or was to be one.
             raise NothingError(str(error)) from None
         found = images.find(contents)
         if found is not None:

@@ -10,6 +10,7 @@ from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from meshstrap.bundle import plan
+from meshstrap.bundle.errors import BundleError
 from meshstrap.facts import containerd, docker, kubeadm, system
 from meshstrap.facts.k8s import KUBECONFIG
 from meshstrap.facts.kubeadm import MemberState
@@ -268,7 +269,7 @@ def _readable(read: Callable[[list[str]], Answer], output: list[str]) -> Answer:
     """Read an answer; one that is cut off fails its own host alone."""
     try:
         return read(output)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, BundleError) as error:
         raise FactProcessError(f"the node answered what cannot be read: {error!r}") from error
 
 

@@ -95,7 +95,6 @@ while [ $# -gt 0 ]; do
     case $3 in *{facts.OURS_LABEL}*) $c content label "$2" {facts.OURS_LABEL} >/dev/null 2>&1 & ;; esac
     shift 3
 done
-wait
 exit 0
 """
 _RELEASE = f"""{_CLAIMS}

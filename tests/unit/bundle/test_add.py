@@ -786,6 +786,17 @@ def test_a_damaged_archive_in_a_directory_is_an_error(tmp_path: Path, put: Put, 
     assert str(path) in failure
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>Not found</html>" * 40], ids=["empty", "a page"])
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".tar.zst"])
+def test_what_is_called_an_archive_and_is_none_is_an_error(
+    tmp_path: Path, put: Put, suffix: str, content: bytes
+) -> None:
+    disk = unpack(tmp_path / "usb", {f"b{suffix}": content})
+    write(disk / "a.tar", archives.docker((A, ["a:1"])))
+    (failure,) = put(disk)
+    assert failure.startswith(f"{disk / f'b{suffix}'}: ")
+
+
 def test_a_damaged_table_of_a_directory_is_an_error(tmp_path: Path, put: Put) -> None:
     disk = unpack(tmp_path / "usb", {"images/manifest.json": b'[{"Config": "x.json", ', "images/x.json": A.config})
     (failure,) = put(disk)

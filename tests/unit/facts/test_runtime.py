@@ -97,6 +97,9 @@ def test_the_cheap_script_runs_and_is_read() -> None:
     assert not held["takes_pods"]
     with pytest.raises(FactProcessError, match="cannot be read"):
         Held().process(["##meshstrap machine x86_64"])
+    nameless = [line for line in ran.stdout.splitlines() if not line.startswith("##meshstrap machine")]
+    with pytest.raises(FactProcessError, match="is no platform"):
+        Held().process(["##meshstrap machine ?", *nameless])
 
 
 def test_pods_images_are_named_once() -> None:
