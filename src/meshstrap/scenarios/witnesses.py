@@ -158,8 +158,9 @@ def sentences(notes: Mapping[str, list[str]]) -> tuple[str, ...]:
 
 
 def risen(series: Mapping[str, Any]) -> dict[str, int | None]:
-    """Say by how much each counter has risen; None where the proxy did not show it.
+    """Say by how much each counter has risen; None where the proxy did not show it, or where it fell.
 
+    One that fell was begun anew by a proxy that was restarted in between.
     One that is shown only afterwards stood at nothing: Envoy makes a cluster's counters with its first request (Istio's
     `ENABLE_DEFERRED_STATS_CREATION`).
 
@@ -167,7 +168,10 @@ def risen(series: Mapping[str, Any]) -> dict[str, int | None]:
         series: an observation with `counters`, `before` and `after`.
     """
     before, after = series["counters"]["before"], series["counters"]["after"]
-    return {key: None if value is None else value - (before[key] or 0) for key, value in after.items()}
+    return {
+        key: None if value is None or value < (before[key] or 0) else value - (before[key] or 0)
+        for key, value in after.items()
+    }
 
 
 def subset_arms(host: str, port: int, subsets: Iterable[str]) -> dict[str, str]:

@@ -1,12 +1,14 @@
-"""What the lab's mesh showed (Istio 1.31.0, two nodes), as proofs wrote it, log lines cut; and time that leaps."""
+"""What the lab's mesh showed (Istio 1.31.0, two nodes), as proofs wrote it, log lines cut; lost lines; leaping time."""
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,6 +17,9 @@ from typing_extensions import override
 from meshstrap.scenarios.site import Clock
 
 Recorded = Callable[[str], dict[str, Any]]
+Lose = Callable[..., dict[str, Any]]
+
+LOGS = ("log", "reviews_log", "behind")
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +32,49 @@ def recorded() -> Recorded:
         return observation
 
     return read
+
+
+def _logs(seen: Any) -> Iterator[dict[str, Any]]:
+    """Find all that is a log by mark, wherever it is: of one role or of several, of control and rounds."""
+    if isinstance(seen, list):
+        for each in seen:
+            yield from _logs(each)
+    if not isinstance(seen, dict):
+        return
+    for key, value in seen.items():
+        if key not in LOGS:
+            yield from _logs(value)
+        elif any(isinstance(each, dict) and "code" not in each for each in value.values()):
+            yield from value.values()
+        else:
+            yield value
+
+
+@pytest.fixture(scope="session")
+def lose() -> Lose:
+    """Lose log lines of an observation: lose(observation, Random(7), share, unless=honest) -> what is left of a copy.
+
+    Those marks are spared of which it has more lines than `unless`: without the line too many nothing was there.
+    """
+
+    def left(
+        seen: dict[str, Any], random: Random, share: float, unless: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        fewer = copy.deepcopy(seen)
+        honest = list(_logs(unless)) if unless else []
+        for index, log in enumerate(_logs(fewer)):
+            for mark, lines in list(log.items()):
+                many = lines if isinstance(lines, list) else [lines]
+                if index < len(honest) and len(many) > len(honest[index].get(mark, [])):
+                    continue
+                kept = [line for line in many if random.random() >= share]
+                if not kept:
+                    del log[mark]
+                elif isinstance(lines, list):
+                    log[mark] = kept
+        return fewer
+
+    return left
 
 
 class Leap(Clock):

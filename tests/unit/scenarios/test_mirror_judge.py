@@ -33,6 +33,7 @@ Forgery = Callable[[dict[str, Any]], None]
 
 def no_copy(series: dict[str, Any]) -> None:
     del series["behind"]["v2"][first(series, MIRRORED)["mark"]]
+    series["counters"]["after"]["copies"] = series["counters"]["before"]["copies"] + 29
 
 
 def two_copies(series: dict[str, Any]) -> None:
@@ -93,6 +94,19 @@ def no_line_at_v1(series: dict[str, Any]) -> None:
     del series["behind"]["v1"][first(series, PLAIN)["mark"]]
 
 
+def no_line_of_a_copy(series: dict[str, Any]) -> None:
+    """v2's proxy counted it all the same: its log is what is incomplete."""
+    del series["behind"]["v2"][first(series, MIRRORED)["mark"]]
+
+
+def no_counter(series: dict[str, Any]) -> None:
+    series["counters"]["after"]["copies"] = None
+
+
+def restarted(series: dict[str, Any]) -> None:
+    series["counters"]["after"]["copies"] = 3
+
+
 def v2_replaced(series: dict[str, Any]) -> None:
     no_copy(series)
     series["pods_after"]["v2"] = ["appv2-other"]
@@ -102,7 +116,10 @@ def no_turn(series: dict[str, Any]) -> None:
     first(series, PLAIN).update(status=None, sent=False, error="had no turn within 60 s")
 
 
-@pytest.mark.parametrize("forge", [no_line_at_the_gateway, no_line_at_v1, v2_replaced, no_turn])
+@pytest.mark.parametrize(
+    "forge",
+    [no_line_at_the_gateway, no_line_at_v1, no_line_of_a_copy, no_counter, restarted, v2_replaced, no_turn],
+)
 def test_what_is_missing_is_inconclusive(honest: dict[str, Any], forge: Forgery) -> None:
     forge(honest["rounds"][0])
     verdict = judge(honest)

@@ -75,8 +75,11 @@ def judge(observation: Mapping[str, Any]) -> Verdict:
     rounds = observation["rounds"]
     looked = [_look(series) for series in rounds]
     last, seen = rounds[-1], looked[-1]
-    failures = [line for each in looked for line in each.failures] + _outside(last, seen)
+    failures = [line for each in looked for line in each.failures]
     gaps = [line for each in looked for line in each.gaps]
+    if not seen.gaps:
+        # What happened to requests without a line nobody knows: of some of them there is no share.
+        failures += _outside(last, seen)
     if gaps:
         gaps = [line for each in rounds for line in replaced(each["pods"], each["pods_after"])] + gaps
     region = _region(last)
@@ -116,6 +119,7 @@ def _look(series: Mapping[str, Any]) -> Seen:
     failures: dict[str, list[str]] = {}
     gaps: dict[str, list[str]] = {}
     waits: dict[str, list[int]] = {name: [] for name in EXPECTED}
+    lost: set[str] = set()
     for request in series["requests"]:
         name, mark = request["service"], request["mark"]
         if not request["sent"]:
@@ -125,6 +129,7 @@ def _look(series: Mapping[str, Any]) -> Seen:
         if request["status"] is None:
             failures.setdefault(f"to {name} got no answer: {request['error']}", []).append(mark)
         elif not here:
+            lost.add(name)
             gaps.setdefault(f"to {name} left no line in the client's log", []).append(mark)
         elif len(here) > 1:
             failures.setdefault(f"to {name} left {len(here)} lines in the client's log", []).append(mark)
@@ -134,6 +139,7 @@ def _look(series: Mapping[str, Any]) -> Seen:
             if wrong:
                 failures.setdefault(f"to {name} {wrong}", []).append(mark)
             elif lacks:
+                lost.add(name)
                 gaps.setdefault(f"to {name} {lacks}", []).append(mark)
             elif fate not in _allowed(EXPECTED[name]):
                 failures.setdefault(f"to {name} {_WORDS[fate]}", []).append(mark)
@@ -143,7 +149,7 @@ def _look(series: Mapping[str, Any]) -> Seen:
     found.failures.extend(
         f"the delays of {name} were {median(each):g} ms in the median, declared {DELAY_MILLISECONDS}"
         for name, each in waits.items()
-        if each and median(each) < TYPICAL
+        if each and name not in lost and median(each) < TYPICAL
     )
     for fault, value in risen(series).items():
         logged = _sum(found, fault.removesuffix("s"))

@@ -59,17 +59,24 @@ class Mirror(Scenario):
             for host in (judge.MIRRORED, judge.PLAIN)
             for index in range(series.n)
         ]
-        return {"began": began, "gateways": gateways, "pods": pods, "requests": ingress.send(site, targets)}
+        return {
+            "began": began,
+            "gateways": gateways,
+            "pods": pods,
+            "counters": {"before": self._counters(site)},
+            "requests": ingress.send(site, targets),
+        }
 
     @override
     def collect(self, site: Site, observed: Observation) -> bool:
-        """Read the access logs of the gateways and of both versions by mark."""
+        """Read the access logs of the gateways and of both versions by mark, and v2's counter."""
         complete = ingress.collect(site, observed)
         observed["pods_after"] = self._pods(site)
         observed["behind"] = {
             version: access_lines.read(site, self.namespace, names, observed)
             for version, names in observed["pods_after"].items()
         }
+        observed["counters"]["after"] = self._counters(site)
         marks = {request["mark"] for request in observed["requests"] if request["status"] == 200}
         copied = {
             request["mark"]
@@ -80,7 +87,7 @@ class Mirror(Scenario):
 
     @override
     def judge(self, observation: Observation) -> Verdict:
-        """Judge by the replies and by the logs of gateway and versions."""
+        """Judge by the replies, by the logs of gateway and versions, and by v2's counter."""
         return judge.judge(observation)
 
     @override
@@ -91,6 +98,9 @@ class Mirror(Scenario):
             f"curl -s -H 'Host: {judge.MIRRORED}' '{url}/?mark=me';"
             " kubectl -n mirror logs -l version=v2 -c istio-proxy | grep mark=me"
         )
+
+    def _counters(self, site: Site) -> dict[str, int | None]:
+        return inside.counters(site, self.namespace, _labels("v2"), {"copies": judge.COPIES})
 
     def _pods(self, site: Site) -> dict[str, list[str]]:
         return {
