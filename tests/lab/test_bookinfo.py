@@ -99,3 +99,6 @@ def test_anothers_rule_that_hides_two_versions_is_seen_by_the_pages(
     verified = deploy(*VERIFY)
     assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "bookinfo: FAIL: no page showed black stars (v2)" in verified.said, verified.said
+    assert "may be the cause: VirtualService bookinfo/all-to-v1 sends to reviews subset v1" in verified.said, (
+        verified.said
+    )

@@ -117,6 +117,60 @@ def test_an_edit_by_hand_is_seen_fails_the_proof_and_is_put_back(deploy: Deploy,
     assert weights(kubectl) == {"v1": 90, "v2": 10}
 
 
+ELSEWHERE = """
+apiVersion: networking.istio.io/v1beta1
+kind: Gateway
+metadata: {name: another-port, namespace: default}
+spec: {selector: {istio: ingressgateway}, servers: [{port: {number: 9090, name: http, protocol: HTTP}, hosts: ["*"]}]}
+---
+apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata: {name: all, namespace: default}
+spec: {hosts: ["*"], gateways: [another-port], http: [{route: [{destination: {host: kubernetes}}]}]}
+"""
+EXACT = """
+apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata: {name: exact, namespace: default}
+spec:
+  hosts: ["*"]
+  gateways: [istio-system/meshstrap-gateway]
+  http:
+  - match: [{uri: {exact: /}}]
+    route: [{destination: {host: canary.canary.svc.cluster.local, subset: v1}}]
+"""
+
+
+@pytest.fixture
+def beside(kubectl: Callable[..., str]) -> Iterator[Callable[[str], str]]:
+    """Apply what others have: beside(manifests); it is taken away afterwards."""
+    applied: list[str] = []
+
+    def apply(manifests: str) -> str:
+        applied.append(manifests)
+        return kubectl("apply", "-f", "-", stdin=manifests)
+
+    yield apply
+    for manifests in applied:
+        kubectl("delete", "-f", "-", stdin=manifests)
+
+
+@pytest.mark.broken
+def test_who_takes_our_requests_is_named_and_another_port_is_nothing_to_us(
+    deploy: Deploy, beside: Callable[[str], str]
+) -> None:
+    beside(ELSEWHERE)
+    verified = deploy(*VERIFY)
+    assert verified.code == 0, verified.said
+    assert "warning:" not in verified.said
+
+    beside(EXACT)
+    verified = deploy(*VERIFY)
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
+    assert re.search(r"canary: FAIL: v2 answered 0 of 1000.*in force here: VirtualService default/exact", verified.said)
+    assert "VirtualService default/exact takes exact / of host * too (narrower than prefix /" in verified.said
+
+
 def test_another_share_is_applied_and_proved(deploy: Deploy, kubectl: Callable[..., str]) -> None:
     made = deploy("canary", "--data", "canary_weight=20")
     assert (made.code, made.changed) == (0, [APPLY]), made.said

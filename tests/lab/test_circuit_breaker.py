@@ -20,15 +20,22 @@ NAMESPACE = "circuit-breaker"
 Deploy = Callable[..., Any]
 Kubectl = Callable[..., str]
 
-ABORT = """
+SNEAKY = """
 apiVersion: networking.istio.io/v1beta1
 kind: VirtualService
-metadata: {name: broken, namespace: circuit-breaker}
+metadata: {name: sneaky, namespace: circuit-breaker}
 spec:
   hosts: [httpbin]
   http:
-    - fault: {abort: {httpStatus: 503, percentage: {value: 100}}}
+    - fault: {abort: {httpStatus: 503, percentage: {value: 60}}}
       route: [{destination: {host: httpbin}}]
+"""
+
+RULE = """
+apiVersion: networking.istio.io/v1beta1
+kind: DestinationRule
+metadata: {name: theirs, namespace: circuit-breaker}
+spec: {host: httpbin, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
 """
 
 
@@ -44,7 +51,8 @@ def applied(deploy: Deploy, standing: Any) -> Any:
 def put_back(kubectl: Kubectl) -> Iterator[None]:
     """What a test broke beside the declared objects is mended."""
     yield
-    kubectl("delete", "virtualservice", "broken", "-n", NAMESPACE, "--ignore-not-found")
+    kubectl("delete", "virtualservice", "sneaky", "-n", NAMESPACE, "--ignore-not-found")
+    kubectl("delete", "destinationrule", "theirs", "-n", NAMESPACE, "--ignore-not-found")
     kubectl("label", "namespace", NAMESPACE, "istio-injection=enabled", "--overwrite")
 
 
@@ -90,11 +98,31 @@ def test_limits_raised_by_hand_or_deleted_are_told_and_put_back(deploy: Deploy, 
 
 @pytest.mark.broken
 def test_refusals_from_another_source_are_no_overflow(deploy: Deploy, kubectl: Kubectl, put_back: None) -> None:
-    kubectl("apply", "-f", "-", stdin=ABORT)
+    kubectl("apply", "-f", "-", stdin=SNEAKY)
     verified = deploy(*VERIFY)
     assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert "circuit_breaker: FAIL: control: " in verified.said
-    assert re.search(r"40 requests got 503 from another cause than overflow \(503 FI fault_filter_abort", verified.said)
+    assert re.search(r"requests got 503 from another cause than overflow \(503 FI fault_filter_abort", verified.said)
+    assert "may be the cause: VirtualService circuit-breaker/sneaky aborts 60 % with 503" in verified.said, (
+        verified.said
+    )
+
+
+@pytest.mark.broken
+def test_anothers_rule_is_a_warning_while_it_is_the_younger_and_named_once_it_is_the_older(
+    deploy: Deploy, kubectl: Kubectl, put_back: None
+) -> None:
+    kubectl("apply", "-f", "-", stdin=RULE)
+    verified = deploy(*VERIFY)
+    assert verified.code == 0, verified.said
+    warned = "warning: DestinationRule circuit-breaker/theirs sets loadBalancer, for host httpbin.circuit-breaker"
+    assert warned in verified.said and "circuit-breaker/httpbin is older" in verified.said, verified.said
+
+    kubectl("delete", "destinationrule", "httpbin", "-n", NAMESPACE)
+    made = deploy("circuit_breaker")
+    assert made.code == 1, made.said
+    assert "circuit_breaker: FAIL: the proxies do not hold the declared configuration" in made.said, made.said
+    assert "may be the cause: DestinationRule circuit-breaker/theirs sets loadBalancer" in made.said, made.said
 
 
 def test_a_client_without_sidecar_proves_nothing(deploy: Deploy, kubectl: Kubectl, put_back: None) -> None:

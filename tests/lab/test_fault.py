@@ -74,3 +74,4 @@ def test_a_refusal_from_another_cause_is_no_fault(deploy: Deploy, denied: None) 
     verified = deploy(*VERIFY)
     assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert re.search(r"fault: FAIL: .*got 403 from another cause than the fault", verified.said), verified.said
+    assert "may be the cause: AuthorizationPolicy fault/nobody refuses everything" in verified.said, verified.said

@@ -74,6 +74,7 @@ def test_a_refusal_from_another_cause_is_no_retry(deploy: Deploy, denied: None) 
     verified = deploy(*VERIFY)
     assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
     assert re.search(r"retry: FAIL: 5 requests to nginx-svc got 403", verified.said), verified.said
+    assert "may be the cause: AuthorizationPolicy retry/nobody refuses everything" in verified.said, verified.said
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """We test that all scenarios live side by side on one cluster: each is proved, the table tells it, a second run changes
-nothing, and istioctl has nothing to say against them; that all go again, and that then nothing passes for proved.
+nothing, and istioctl has nothing to say against them; that none is judged without its logs; that all go again, and
+that then nothing passes for proved.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -57,6 +58,34 @@ def test_istioctl_finds_nothing_wrong(all_of_them: Any, on_node: Callable[..., A
         if each["level"] in ("Warning", "Error") and set(re.findall(r"[\w-]+", each.get("origin", ""))) & ours
     ]
     assert wrong == []
+
+
+SILENT = """
+apiVersion: telemetry.istio.io/v1alpha1
+kind: Telemetry
+metadata: {name: silent, namespace: istio-system}
+spec: {accessLogging: [{providers: [{name: envoy}], disabled: true}]}
+"""
+
+
+@pytest.fixture
+def unlogged(kubectl: Callable[..., str]) -> Iterator[None]:
+    """Somebody switches the access log of the whole mesh off."""
+    kubectl("apply", "-f", "-", stdin=SILENT)
+    yield
+    kubectl("delete", "telemetry", "silent", "-n", "istio-system")
+
+
+@pytest.mark.broken
+def test_who_takes_the_logs_away_is_named_by_each(all_of_them: Any, deploy: Deploy, unlogged: None) -> None:
+    verified = deploy("verify")
+    assert (verified.code, verified.failed) == (1, ["Verdicts"]), verified.said
+    number = len(scenarios.names())
+    assert f"{number} scenarios: {number} INCONCLUSIVE" in verified.said, verified.said
+    for name in scenarios.names():
+        assert (
+            f"{name}: INCONCLUSIVE: not proved: Telemetry istio-system/silent disables the access log" in verified.said
+        )
 
 
 def test_where_none_stands_nothing_passes_for_proved(all_of_them: Any, deploy: Deploy) -> None:

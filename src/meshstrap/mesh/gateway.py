@@ -43,6 +43,15 @@ def node_port(service: Mapping[str, Any], name: str = HTTP_PORT) -> int:
     )
 
 
+def listeners(service: Mapping[str, Any]) -> dict[int, int]:
+    """Give for each port of a Service the port of the pods behind it, as far as that is told by number."""
+    return {
+        int(port["port"]): target
+        for port in service["spec"].get("ports", [])
+        if isinstance(target := port.get("targetPort", port["port"]), int)
+    }
+
+
 def ready_pods(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Pick the pods that take requests: Ready, and not being deleted.
 

@@ -115,17 +115,24 @@ def held_routes(dump: Mapping[str, Any], host: str, port: int | None = None) -> 
     Returns:
         Every route of the virtual hosts that list the host; empty when there is none.
     """
+    return [route for config in _by_config(dump, host, port) for route in config]
+
+
+def _by_config(dump: Mapping[str, Any], host: str, port: int | None) -> list[list[Route]]:
+    """Read the routes for a host as `held_routes`, each route configuration (each port) for itself."""
 
     def here(name: str) -> bool:
         return name.startswith("http.") if port is None else name.rpartition(":")[2] == str(port)
 
     return [
-        _held_route(route)
+        [
+            _held_route(route)
+            for virtual_host in config.get("virtual_hosts", [])
+            if host in virtual_host.get("domains", [])
+            for route in virtual_host.get("routes", [])
+        ]
         for config in _configs(dump, "route_config")
         if here(config.get("name", ""))
-        for virtual_host in config.get("virtual_hosts", [])
-        if host in virtual_host.get("domains", [])
-        for route in virtual_host.get("routes", [])
     ]
 
 
@@ -158,8 +165,20 @@ def route_differences(
     return [
         f"host {host}: {difference}"
         for host in virtual_service["spec"]["hosts"]
-        for difference in _compare(declared, held_routes(dump, host))
+        for held in _where_ours_are(dump, host, declared[0].origin)
+        for difference in _compare(declared, held)
     ]
+
+
+def _where_ours_are(dump: Mapping[str, Any], host: str, origin: str) -> list[list[Route]]:
+    """Give the gateway's routes for a host on those ports that have a VirtualService's routes.
+
+    A Gateway of another port has a host of the same name too, which is nothing to ours; where ours are nowhere, all
+    ports are looked at.
+    """
+    ports = _by_config(dump, host, None)
+    ours = [held for held in ports if any(route.origin == origin for route in held)]
+    return ours or [[route for held in ports for route in held]]
 
 
 def sidecar_route_differences(

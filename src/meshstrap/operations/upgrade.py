@@ -32,7 +32,7 @@ from meshstrap.mesh import gateway, removal, versions
 from meshstrap.mesh import revision as revisions
 from meshstrap.operations import api_server, injection, istio, k8s, scenario, uninstall
 from meshstrap.operations.failure import executing, failure
-from meshstrap.scenarios import http, ingress, traffic
+from meshstrap.scenarios import http, ingress, neighbours, traffic
 from meshstrap.scenarios.site import Site
 
 Object = Mapping[str, Any]
@@ -228,6 +228,8 @@ def _upgrade(of: Host, client: Client, objects: Sequence[Object], revision: str)
     _lines(site, reader, sender.requests)
     observed |= {"log": reader.log, "twice": sorted(reader.twice)}
     verdict = traffic.judge(observed)
+    # The gateways' pods are asked for as what they are here: pods with a proxy, whose log is read.
+    unread = () if verdict.passed else neighbours.look(site, gateway.NAMESPACE, ()).lacks
     content = {
         "scenario": "upgrade",
         "claim": f"Istio moves to revision {revision} and not one request through the NodePort fails meanwhile",
@@ -238,7 +240,7 @@ def _upgrade(of: Host, client: Client, objects: Sequence[Object], revision: str)
     }
     path = report.write(site.reports, "upgrade", content, at=began)
     lines = [f"upgrade: {verdict.line}", *(f"  {line}" for line in verdict.lines), f"  judged by: {verdict.rule}"]
-    lines.append(f"  evidence: {path}")
+    lines += [*(f"  may be the cause: {lack}" for lack in unread), f"  evidence: {path}"]
     if not verdict.passed:
         raise KubeError("\n".join(lines))
     for line in lines:

@@ -14,7 +14,7 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from meshstrap.kube.plan import Change, plan
 from meshstrap.kube.wait import NotReady, wait
 from meshstrap.mesh import gateway, revision
 from meshstrap.mesh.errors import MeshError
-from meshstrap.scenarios import ingress
+from meshstrap.scenarios import ingress, neighbours, rivals
+from meshstrap.scenarios.rivals import Rival
 from meshstrap.scenarios.site import Site
 from meshstrap.scenarios.witnesses import weighed
 
@@ -37,6 +38,8 @@ Observation = dict[str, Any]
 
 CONVERGE_SECONDS = 60.0
 CONVERGE_PAUSE = 0.2
+# Where others' rules are in force, the same difference for so long will not go away by waiting.
+RIVALLED_SECONDS = 15.0
 # Access-log lines were seen 0.5 to 0.9 s after the request; a loaded machine needs longer.
 COLLECT_SECONDS = 15.0
 COLLECT_PAUSE = 0.25
@@ -103,7 +106,10 @@ class Scenario(ABC):
 
     @abstractmethod
     def preflight(self, site: Site, objects: list[Object]) -> list[str]:
-        """Look for what the proof needs; each sentence names what is missing and what to do. Changes nothing."""
+        """Look for what the proof needs; each sentence names what is missing and what to do. Changes nothing.
+
+        Logs that cannot be read and others' rules are looked for by the engine, for every scenario.
+        """
 
     @abstractmethod
     def differences(self, site: Site, objects: list[Object]) -> list[str]:
@@ -210,6 +216,7 @@ def prove(
         verdict = Verdict(
             Outcome.INCONCLUSIVE, f"the cluster could not be asked: {error}", "every phase must see what it looks at"
         )
+    verdict = rivals.told(verdict, _rivals(scenario, objects, site, observation, again=not verdict.passed))
     content = {
         "scenario": scenario.name,
         "claim": scenario.claim(parameters),
@@ -227,6 +234,21 @@ def prove(
     return Proof(scenario.name, verdict, path, by_hand, _way(scenario, site, objects))
 
 
+def _rivals(
+    scenario: Scenario, objects: list[Object], site: Site, observation: Observation, *, again: bool
+) -> list[Rival]:
+    """Give the rivals that preflight found, and those that came since, if it is worth another look."""
+    known = [Rival(**rival) for rival in observation.get("rivals", [])]
+    if again:
+        try:
+            found = neighbours.look(site, scenario.namespace, objects).rivals
+            known = list({(rival.name, rival.what): rival for rival in (*known, *found)}.values())
+        except (KubeError, MeshError):
+            return known  # That the cluster cannot be asked is told already.
+        observation["rivals"] = [asdict(rival) for rival in known]
+    return known
+
+
 def _way(scenario: Scenario, site: Site, objects: list[Object]) -> str:
     """Give the way for people; that it cannot be read takes nothing from a proof."""
     try:
@@ -240,7 +262,9 @@ def _phases(
 ) -> Verdict:
     phase = _Phases(scenario.name, site, observation)
     phase.begin("preflight")
-    missing = scenario.preflight(site, objects)
+    beside = neighbours.look(site, scenario.namespace, objects)
+    observation["rivals"] = [asdict(rival) for rival in beside.rivals]
+    missing = [*beside.lacks, *scenario.preflight(site, objects)]
     observation["missing"] = missing
     if missing:
         return Verdict(
@@ -272,13 +296,16 @@ def _phases(
             tuple(str(error).splitlines()[2:]),
         )
     phase.begin("converge")
-    differences = converge(lambda: scenario.differences(site, objects), site)
+    rivalled = any(not rival.inert for rival in beside.rivals)
+    steady = RIVALLED_SECONDS if rivalled else CONVERGE_SECONDS
+    differences = converge(lambda: scenario.differences(site, objects), site, steady=steady)
     observation["differences"] = differences
     if differences:
         return Verdict(
             Outcome.FAIL,
             f"the proxies do not hold the declared configuration: {differences[0]}",
-            f"every relevant proxy holds the declared routes and endpoints within {CONVERGE_SECONDS:g} s",
+            f"every relevant proxy holds the declared routes and endpoints within {CONVERGE_SECONDS:g} s, or"
+            f" {RIVALLED_SECONDS:g} s without a change where others' rules are in force",
             tuple(differences[1:]),
         )
     phase.begin("control")
@@ -318,20 +345,25 @@ def remains(scenario: Scenario, site: Site) -> list[str]:
     return converge(look, site)
 
 
-def converge(look: Callable[[], list[str]], site: Site) -> list[str]:
+def converge(look: Callable[[], list[str]], site: Site, *, steady: float = CONVERGE_SECONDS) -> list[str]:
     """Look until nothing differs, at most 60 s; the only thing in a proof that is retried.
 
     Args:
         look: gives the differences that are left.
         site: whose clock and progress are used.
+        steady: seconds after which the same differences are taken as final.
 
     Returns:
         The differences seen last; empty when converged.
     """
-    deadline = site.clock.seconds() + CONVERGE_SECONDS
+    since = began = site.clock.seconds()
+    before: list[str] | None = None
     while True:
         differences = look()
-        if not differences or site.clock.seconds() >= deadline:
+        now = site.clock.seconds()
+        if differences != before:
+            before, since = differences, now
+        if not differences or now - began >= CONVERGE_SECONDS or now - since >= steady:
             return differences
         site.progress(f"waiting for the proxies: {differences[0]}")
         site.clock.sleep(CONVERGE_PAUSE)

@@ -12,10 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from meshstrap.kube import query
-from meshstrap.mesh import access_log, gateway, proxy, revision
+from meshstrap.mesh import access_log, gateway, proxy
 from meshstrap.mesh.errors import GatewayError, ProxyError
 from meshstrap.mesh.proxy_config import (
     ENDPOINTS,
@@ -133,16 +131,14 @@ def gateway_names(site: Site) -> list[str]:
     return [str(pod["metadata"]["name"]) for pod in gateway_pods(site)]
 
 
-def missing(site: Site, virtual_service: Mapping[str, Any]) -> list[str]:
+def missing(site: Site) -> list[str]:
     """Look for what every proof through the gateway needs.
 
     Args:
         site: where.
-        virtual_service: the scenario's own VirtualService, as declared.
 
     Returns:
-        A sentence for each thing that is missing or in the way: gateway, shared Gateway, access log, another's
-        VirtualService on the same host.
+        A sentence for each thing that is missing: a node, the gateway, its node port, the shared Gateway.
     """
     lacks = []
     if not site.nodes:
@@ -158,62 +154,7 @@ def missing(site: Site, virtual_service: Mapping[str, Any]) -> list[str]:
     shared = gateway.SHARED_GATEWAY_NAME
     if query.get(site.client, NETWORKING, "Gateway", shared, gateway.NAMESPACE) is None:
         lacks.append(f"there is no Gateway {gateway.NAMESPACE}/{shared}; run deploys/istio.py")
-    name = revision.mesh_config(site.revision)
-    lacks += missing_access_log(query.get(site.client, "v1", "ConfigMap", name, gateway.NAMESPACE), name)
-    lacks += rivals(virtual_service, query.list(site.client, NETWORKING, "VirtualService"))
     return lacks
-
-
-def missing_access_log(config: Mapping[str, Any] | None, name: str) -> list[str]:
-    """Say why the gateway's log cannot be read: no access log, or another format than Istio's own. Pure.
-
-    Args:
-        config: the ConfigMap of istio-system that holds the mesh config; None when it is not there.
-        name: its name, which is the revision's.
-    """
-    where = f"mesh config (ConfigMap {gateway.NAMESPACE}/{name})"
-    if config is None:
-        return [f"{where} is not there; run deploys/istio.py"]
-    try:
-        settings = yaml.safe_load(config.get("data", {}).get("mesh", "")) or {}
-    except yaml.YAMLError as error:
-        return [f"{where} is no YAML: {error}"]
-    if not isinstance(settings, dict):
-        return [f"{where} is no mapping"]
-    lacks = []
-    if settings.get("accessLogFile") != "/dev/stdout":
-        lacks.append(f"{where} lacks accessLogFile: /dev/stdout, without which the gateway logs no request")
-    if settings.get("accessLogFormat"):
-        lacks.append(f"{where} sets accessLogFormat; the proof reads Istio's default format, TEXT or JSON")
-    return lacks
-
-
-def rivals(virtual_service: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Name other VirtualServices on a gateway that take the same requests; which one wins is luck. Pure.
-
-    A catch-all rule takes the same as another catch-all of the same host. Rules for particular paths (bookinfo's)
-    live beside it: Istio sorts catch-alls last.
-
-    Args:
-        virtual_service: the scenario's own.
-        others: all VirtualServices of the cluster; its own among them is passed over.
-    """
-    mine = virtual_service["metadata"]
-    found = []
-    for other in others:
-        metadata, spec = other["metadata"], other.get("spec", {})
-        if (metadata["namespace"], metadata["name"]) == (mine["namespace"], mine["name"]):
-            continue
-        bound = [name for name in spec.get("gateways", ["mesh"]) if name != "mesh"]
-        hosts = sorted(set(spec.get("hosts", [])) & set(virtual_service["spec"]["hosts"]))
-        matches = {match for rule in spec.get("http", []) for match in _matches(rule)}
-        taken = sorted(matches & {match for rule in virtual_service["spec"]["http"] for match in _matches(rule)})
-        if bound and hosts and taken:
-            found.append(
-                f"VirtualService {metadata['namespace']}/{metadata['name']} takes {', '.join(taken)} of host"
-                f" {', '.join(hosts)} too; the older one would win without a word: remove it or give it its own host"
-            )
-    return found
 
 
 def differences(
@@ -319,14 +260,3 @@ def _service(cluster: str) -> str:
     """Name the Service, its port and subset that an outbound cluster stands for."""
     _, port, subset, host = cluster.split("|")
     return f"{host.partition('.')[0]}:{port}" + (f" subset {subset}" if subset else "")
-
-
-def _matches(rule: Mapping[str, Any]) -> set[str]:
-    """Give the paths that a rule takes, as texts to compare; narrower matches (headers) are texts of their own."""
-    taken = set()
-    for match in rule.get("match") or [{}]:
-        uri = match.get("uri", {"prefix": "/"})
-        rest = sorted(set(match) - {"uri", "name"})
-        text = " ".join(f"{kind} {value}" for kind, value in uri.items())
-        taken.add(f"{text} with {', '.join(rest)}" if rest else text)
-    return taken

@@ -27,7 +27,7 @@ class TwoHops:
         return {role: (self.namespace, selector) for role, selector in labels.items()}
 
     def missing(self, site: Site, deploy: str) -> list[str]:
-        """Look for the three roles' pods, each with its sidecar, and for the access log."""
+        """Look for the three roles' pods, each with its sidecar."""
         return inside.missing(site, self.namespace, {role: labels for role, (_, labels) in self.roles.items()}, deploy)
 
     def differences(self, site: Site, objects: list[Object]) -> list[str]:

@@ -136,6 +136,18 @@ def test_anothers_catch_all_before_ours_is_named_and_its_own_paths_are_not() -> 
     assert route_differences(dump([ours, route({V1: 100}, other)]), virtual_service(), [SERVICE]) == []
 
 
+def test_another_port_of_the_gateway_is_nothing_to_ours() -> None:
+    theirs = dump([route({V2: 100}, "aaa/virtual-service/all")])["configs"][1]
+    theirs["route_config"]["name"] = "http.9090"
+    for configs in (
+        [theirs, *dump([route({V1: 90, V2: 10})])["configs"]],
+        [*dump([route({V1: 90, V2: 10})])["configs"], theirs],
+    ):
+        assert route_differences({"configs": configs}, virtual_service(), [SERVICE]) == []
+    # Where ours are nowhere, whose are there is told all the same.
+    assert "only of aaa/all" in route_differences({"configs": [theirs]}, virtual_service(), [SERVICE])[0]
+
+
 def test_a_match_that_is_narrower_than_declared_is_a_difference() -> None:
     held = dump([route({V1: 90, V2: 10}, prefix="/", headers=[{"name": "end-user"}])])
     assert "prefix / with headers" in route_differences(held, virtual_service(), [SERVICE])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +60,16 @@ def test_converging_goes_on_until_nothing_differs() -> None:
 def test_converging_ends_at_its_deadline_with_what_still_differs() -> None:
     here = site()
     assert engine.converge(lambda: ["gateway-1: holds 50 %"], here) == ["gateway-1: holds 50 %"]
+    assert here.clock.seconds() == pytest.approx(engine.CONVERGE_SECONDS, abs=1)
+
+
+def test_what_no_waiting_will_change_is_not_waited_for() -> None:
+    here = site()
+    assert engine.converge(lambda: ["holds none"], here, steady=15) == ["holds none"]
+    assert here.clock.seconds() == pytest.approx(15, abs=1)
+    # What still moves is waited for as ever.
+    moving, here = itertools.count(), site()
+    assert engine.converge(lambda: [str(next(moving))], here, steady=15)
     assert here.clock.seconds() == pytest.approx(engine.CONVERGE_SECONDS, abs=1)
 
 

@@ -14,71 +14,10 @@ from meshstrap.mesh import proxy
 from meshstrap.mesh.proxy_config import ENDPOINTS, ROUTES
 from meshstrap.scenarios import find, http, ingress
 from meshstrap.scenarios.engine import declared
-from meshstrap.scenarios.ingress import missing_access_log, needs_gateway, rivals
+from meshstrap.scenarios.ingress import needs_gateway
 from meshstrap.scenarios.site import Node, Site
 
 OURS = declared(find("canary").objects({"weight": 10}), "VirtualService")
-CATCH_ALL: dict[str, Any] = {"route": [{"destination": {"host": "web"}}]}
-
-
-def other(hosts: list[str], *rules: dict[str, Any], gateways: list[str] | None = None) -> dict[str, Any]:
-    spec: dict[str, Any] = {"hosts": hosts, "http": list(rules)}
-    if gateways != []:
-        spec["gateways"] = gateways or ["other/their-gateway"]
-    return {"metadata": {"namespace": "other", "name": "web"}, "spec": spec}
-
-
-@pytest.mark.parametrize(
-    "rival",
-    [
-        other(["*"], CATCH_ALL),
-        other(["*"], {"match": [{"uri": {"exact": "/x"}}, {"uri": {"prefix": "/"}}], **CATCH_ALL}),
-        other(["web.example", "*"], CATCH_ALL, gateways=["mesh", "istio-system/meshstrap-gateway"]),
-    ],
-)
-def test_another_catch_all_of_our_host_is_named(rival: dict[str, Any]) -> None:
-    (text,) = rivals(OURS, [OURS, rival])
-    assert text.startswith("VirtualService other/web takes prefix / of host ")
-
-
-@pytest.mark.parametrize(
-    "neighbour",
-    [
-        other(["web.example"], CATCH_ALL),
-        other(["*"], {"match": [{"uri": {"exact": "/productpage"}}, {"uri": {"prefix": "/static"}}], **CATCH_ALL}),
-        other(["*"], {"match": [{"headers": {"end-user": {"exact": "jason"}}}], **CATCH_ALL}),
-        other(["*"], CATCH_ALL, gateways=[]),
-        other(["*"], CATCH_ALL, gateways=["mesh"]),
-    ],
-)
-def test_neighbours_that_take_other_requests_are_left_in_peace(neighbour: dict[str, Any]) -> None:
-    assert rivals(OURS, [OURS, neighbour]) == []
-
-
-def config(mesh: str) -> dict[str, Any]:
-    return {"data": {"mesh": mesh}}
-
-
-@pytest.mark.parametrize("extra", ["", "accessLogEncoding: JSON\n"])
-def test_istios_own_access_log_on_stdout_is_what_is_needed(extra: str) -> None:
-    assert missing_access_log(config(f"accessLogFile: /dev/stdout\n{extra}"), "istio") == []
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        (None, "is not there"),
-        (config("a: [b"), "is no YAML"),
-        (config("text"), "is no mapping"),
-        (config(""), "lacks accessLogFile: /dev/stdout"),
-        (config("accessLogFile: /var/log/access"), "lacks accessLogFile: /dev/stdout"),
-        (config("accessLogFile: /dev/stdout\naccessLogFormat: '%START_TIME%'"), "sets accessLogFormat"),
-    ],
-)
-def test_a_setting_that_is_missing_is_named(settings: dict[str, Any] | None, said: str) -> None:
-    (text,) = missing_access_log(settings, "istio-1-31")
-    assert said in text
-    assert "ConfigMap istio-system/istio-1-31" in text
 
 
 def test_what_is_bound_to_a_gateway_needs_one() -> None:

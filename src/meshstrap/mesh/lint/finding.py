@@ -108,6 +108,11 @@ def items(value: object) -> list[tuple[int, Object]]:
     return [(i, item) for i, item in enumerate(value) if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
+def texts(value: object) -> list[str]:
+    """List the texts of a list; nothing for what is no list."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
 def whole(value: object) -> int | None:
     """Read a whole number; None for anything else, which the API server refuses by its schema."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None

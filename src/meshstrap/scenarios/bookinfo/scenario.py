@@ -46,7 +46,7 @@ class Bookinfo(Scenario):
             for item in objects
             if item["kind"] == "Deployment"
         }
-        lacks = ingress.missing(site, declared(objects, "VirtualService"))
+        lacks = ingress.missing(site)
         lacks += inside.missing(site, self.namespace, workloads, "deploys/bookinfo.py")
         return list(dict.fromkeys(lacks))
 

@@ -51,7 +51,7 @@ class Canary(Scenario):
     @override
     def preflight(self, site: Site, objects: list[Object]) -> list[str]:
         """Look for the gateway's side of it, and for a sidecar in each of the scenario's pods."""
-        lacks = ingress.missing(site, declared(objects, "VirtualService"))
+        lacks = ingress.missing(site)
         pods = query.list(site.client, "v1", "Pod", self.namespace, labels="apply=canary")
         if not pods:
             lacks.append(f"namespace {self.namespace} has no pod labelled apply=canary; run deploys/canary.py")

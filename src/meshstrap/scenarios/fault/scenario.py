@@ -41,7 +41,7 @@ class Fault(Scenario):
 
     @override
     def preflight(self, site: Site, objects: list[Object]) -> list[str]:
-        """Look for the client and the server, each with its sidecar, and for the access log."""
+        """Look for the client and the server, each with its sidecar."""
         return inside.missing(
             site, self.namespace, {"busybox": self.client.labels, "tomcat": TOMCAT}, "deploys/fault.py"
         )

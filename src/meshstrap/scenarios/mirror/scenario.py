@@ -29,7 +29,7 @@ class Mirror(Scenario):
     @override
     def preflight(self, site: Site, objects: list[Object]) -> list[str]:
         """Look for the gateway's side of it, and for a sidecar in each version's pods."""
-        lacks = [line for rule in _rules(objects) for line in ingress.missing(site, rule)]
+        lacks = ingress.missing(site)
         versions = {f"app{version}": _labels(version) for version in judge.VERSIONS}
         lacks += inside.missing(site, self.namespace, versions, "deploys/mirror.py")
         return list(dict.fromkeys(lacks))

@@ -32,7 +32,7 @@ class Timeout(Scenario):
 
     @override
     def preflight(self, site: Site, objects: list[Object]) -> list[str]:
-        """Look for client, middle and server, each with its sidecar, and for the access log."""
+        """Look for client, middle and server, each with its sidecar."""
         return self.hops.missing(site, "deploys/timeout.py")
 
     @override
