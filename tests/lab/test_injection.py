@@ -42,7 +42,7 @@ metadata: {{name: exempt}}
 spec:
   selector: {{matchLabels: {{app: exempt}}}}
   template:
-    metadata: {{labels: {{app: exempt, sidecar.istio.io/inject: "false"}}}}
+    metadata: {{labels: {{app: exempt, sidecar.istio.io/inject: "False"}}}}
     spec: {{containers: [{{name: fortio, image: "{IMAGE}", args: [server]}}]}}
 """
 
@@ -122,6 +122,27 @@ def test_of_two_labels_one_is_left(
     assert labels(objects) == {"istio-injection": "enabled"}
     assert deploy("injection", *data(False)).code == 0
     assert labels(objects) == {}
+
+
+def test_a_revision_tag_is_followed_to_its_revision(
+    workloads: None, deploy: Callable[..., Any], standing: Any, on_node: Callable[..., Any], objects: Objects
+) -> None:
+    istioctl = "/usr/local/bin/istioctl --kubeconfig /etc/kubernetes/admin.conf"
+    made = on_node(standing, "control-1", f"{istioctl} tag set prod --revision default --overwrite")
+    assert made.returncode == 0, made.stderr
+    try:
+        on = deploy("injection", *data("prod"))
+        assert (on.code, on.changed) == (0, [OPERATION]), on.said
+        assert labels(objects) == {"istio.io/rev": "prod"}
+        assert sidecars(objects) == {"web": True, "data": True, "exempt": False}
+        pods = set(objects("pods", *IN))
+        again = deploy("injection", *data("prod"))
+        assert (again.code, again.changed) == (0, []), again.said
+        assert set(objects("pods", *IN)) == pods, "a second run restarted something"
+    finally:
+        assert deploy("injection", *data(False)).code == 0
+        gone = on_node(standing, "control-1", f"{istioctl} tag remove prod --skip-confirmation")
+        assert gone.returncode == 0, gone.stderr
 
 
 def test_a_revision_that_nobody_serves_is_refused_and_labels_nothing(

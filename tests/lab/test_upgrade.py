@@ -62,6 +62,15 @@ def test_bad_data_is_refused_before_anything_runs(deploy: Deploy, data: str, sai
     assert "Starting operation" not in refused.said
 
 
+def test_without_a_gateway_the_proof_cannot_be_made_and_nothing_is_touched(deploy: Deploy, objects: Objects) -> None:
+    refused = deploy("upgrade", "--data", "istio_profile=minimal", *TO)
+    assert (refused.code, refused.failed) == (1, [OPERATION]), refused.said
+    assert "profile minimal has no ingress gateway" in refused.said
+    assert "--data prove=false" in refused.said
+    assert "Traceback" not in refused.said
+    assert istiods(objects) == ["istiod"]
+
+
 def test_the_mesh_moves_to_another_revision_without_losing_a_request(deploy: Deploy, objects: Objects) -> None:
     assert deploy("upgrade").changed == []
     dry = deploy("upgrade", "--dry", *TO)

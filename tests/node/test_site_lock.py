@@ -149,4 +149,4 @@ def test_an_inventory_without_a_leader_is_refused(
     )
     run = run_pyinfra(inventory, str(deploy(0)[0]), "-y", lab=bare_node)
     assert run.returncode == 1
-    assert "no group `leader`" in run.stdout + run.stderr
+    assert "no host in a group `leader`; add `leader = control_plane[:1]`" in run.stdout + run.stderr

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from pyinfra import logger
@@ -25,7 +26,7 @@ from meshstrap.kube.connect import Client
 from meshstrap.kube.errors import KubeError
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.wait import wait as wait_for
-from meshstrap.mesh import gateway
+from meshstrap.mesh import gateway, injector
 from meshstrap.mesh import revision as revision_names
 from meshstrap.operations import api_server, k8s
 from meshstrap.operations.failure import executing, failure
@@ -34,6 +35,9 @@ Object = Mapping[str, Any]
 
 # Istio's injector passes these over whatever their labels say; its own namespace holds what it needs to start.
 NEVER = ("kube-node-lease", "kube-public", "kube-system", gateway.NAMESPACE)
+
+# YAML 1.1 and people write these for True and False; as names of revisions they would be labels that do nothing.
+_WORDS_FOR_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "y", "n")
 
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MERGE_PATCH = "application/merge-patch+json"
@@ -94,6 +98,8 @@ def namespaces(
             raise OperationValueError(
                 f"injection: {namespace} must be True, False or the name of a revision, not {wanted!r}"
             )
+        if isinstance(wanted, str) and wanted.lower() in _WORDS_FOR_BOOLEANS:
+            raise OperationValueError(f"injection: {namespace} must be True or False, not the text {wanted!r}")
         if isinstance(wanted, str):
             _check_revision(f"injection: {namespace}", wanted)
     revisions = {
@@ -113,7 +119,8 @@ def _namespaces(*, revisions: Mapping[str, str]) -> Generator[PyinfraCommand, No
                 "run deploys/istio.py, or name a revision that is there"
             )
             return
-        found = [look(client, namespace, revision) for namespace, revision in revisions.items()]
+        pointed = tags(client)
+        found = [look(client, namespace, revision, pointed) for namespace, revision in revisions.items()]
     except k8s.ERRORS as error:
         yield k8s.unplanned(error)
         return
@@ -149,33 +156,17 @@ def label_changes(labels: Mapping[str, str], revision: str) -> dict[str, str | N
     return {key: value for key, value in wanted.items() if labels.get(key) != value}
 
 
-def expected(item: Object, revision: str) -> str:
-    """Tell which revision's sidecar a pod gets when it is made; empty for none.
-
-    Source: istio/istio manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml, and
-    pkg/kube/inject/inject.go `injectRequired`: the label decides before the annotation, host networking excludes.
+def complaint(pod: Object, revision: str, tags: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Say in what a pod is not as the namespace's injection wants it; empty when it is.
 
     Args:
-        item: the Pod.
-        revision: of the namespace; empty where injection is off.
+        pod: the Pod.
+        revision: the revision, or revision tag, that its namespace is to ask for; empty for none.
+        tags: to which revision each tag points: a sidecar tells its revision, never the tag.
 
     """
-    metadata, spec = item["metadata"], item["spec"]
-    labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
-    said = labels.get("sidecar.istio.io/inject", annotations.get("sidecar.istio.io/inject", ""))
-    if spec.get("hostNetwork") or said == "false":
-        return ""
-    if revision:
-        return revision
-    # Without a namespace's label, a pod's own label asks for a sidecar.
-    if "istio.io/rev" in labels:
-        return str(labels["istio.io/rev"])
-    return revision_names.DEFAULT if labels.get("sidecar.istio.io/inject") == "true" else ""
-
-
-def complaint(pod: Object, revision: str) -> str:
-    """Say in what a pod is not as the namespace's injection wants it; empty when it is."""
-    wanted, has = expected(pod, revision), gateway.has_sidecar(pod)
+    asked, has = injector.wanted(pod, revision), gateway.has_sidecar(pod)
+    wanted = tags.get(asked, asked)
     if wanted and not has:
         return "lacks its sidecar"
     if has and not wanted:
@@ -197,17 +188,34 @@ def revision_of(pod: Object) -> str:
 
 def injectors(client: Client) -> set[str]:
     """List the revisions, and tags of revisions, that an injector answers for."""
+    labels = [item["metadata"].get("labels") or {} for item in _webhooks(client)]
+    return {each[key] for each in labels for key in (injector.REVISION, injector.TAG) if key in each}
+
+
+def tags(client: Client) -> dict[str, str]:
+    """Read to which revision each revision tag of the cluster points."""
+    return injector.tags(_webhooks(client))
+
+
+def _webhooks(client: Client) -> list[dict[str, Any]]:
     kind = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
-    labels = [item["metadata"].get("labels", {}) for item in query.list(client, *kind, labels="app=sidecar-injector")]
-    return {each[key] for each in labels for key in ("istio.io/rev", "istio.io/tag") if key in each}
+    return query.list(client, *kind, labels="app=sidecar-injector")
 
 
-def look(client: Client, name: str, revision: str) -> Namespace:
-    """Tell what a namespace needs so that its pods have a revision's sidecar; of none where `revision` is empty."""
+def look(client: Client, name: str, revision: str, tags: Mapping[str, str]) -> Namespace:
+    """Tell what a namespace needs so that its pods have a revision's sidecar.
+
+    Args:
+        client: connection to the cluster.
+        name: the namespace's.
+        revision: the revision, or revision tag; empty for no sidecars.
+        tags: to which revision each tag points.
+
+    """
     namespace = query.get(client, "v1", "Namespace", name)
     if namespace is None:
         return Namespace(name, False, label_changes({}, revision), {}, {})
-    found = concerned(client, name, lambda pod: complaint(pod, revision))
+    found = concerned(client, name, lambda pod: complaint(pod, revision, tags))
     labels = label_changes(namespace["metadata"].get("labels", {}), revision)
     # A Job's pod ends by itself; the next one is made as the label says.
     return Namespace(name, True, labels, found.restart, found.stuck)
@@ -348,7 +356,8 @@ def _prove(client: Client, revisions: Mapping[str, str]) -> None:
     """Look at the pods again; what a rollout leaves behind may take a moment to go."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
-        found = [look(client, namespace, revision) for namespace, revision in revisions.items()]
+        pointed = tags(client)
+        found = [look(client, namespace, revision, pointed) for namespace, revision in revisions.items()]
         wrong = [f"{ref}: {said}" for each in found for ref, said in each.restart.items()]
         if not wrong or time.monotonic() > deadline:
             break

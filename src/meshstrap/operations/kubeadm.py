@@ -319,9 +319,12 @@ def init(
         yield from system.refuse("the group control_plane has several hosts: meshstrap makes one control plane node")
         return
     problem = (
-        system.version_problem("kubernetes_version", kubernetes_version)
+        system.name_problem("cluster_name", cluster_name)
+        or system.version_problem("kubernetes_version", kubernetes_version)
         or system.network_problem("pod_cidr", pod_cidr)
         or system.network_problem("service_cidr", service_cidr)
+        or system.texts_problem("api_server_cert_sans", api_server_cert_sans, "10.0.0.5")
+        or system.texts_problem("kubeadm_ignore_preflight_errors", ignore_preflight_errors, "NumCPU")
     )
     if problem:
         yield from system.refuse(problem)
@@ -375,6 +378,12 @@ def join(cluster_name: str, ignore_preflight_errors: Sequence[str]) -> Generator
 
         kubeadm.join(name="Join the workers", cluster_name="meshstrap", ignore_preflight_errors=[])
     """
+    problem = system.name_problem("cluster_name", cluster_name) or system.texts_problem(
+        "kubeadm_ignore_preflight_errors", ignore_preflight_errors, "NumCPU"
+    )
+    if problem:
+        yield from system.refuse(problem)
+        return
     address = node_address(host)
     if address is None:
         yield from system.refuse(_no_address(host))
@@ -563,6 +572,9 @@ def reset(cluster_name: str, confirm: str) -> Generator[PyinfraCommand, None, No
 
         kubeadm.reset(name="Make the node bare again", cluster_name="meshstrap", confirm=host.data.confirm)
     """
+    if problem := system.name_problem("cluster_name", cluster_name):
+        yield from system.refuse(problem)
+        return
     if confirm != cluster_name:
         yield from system.refuse(
             f"this destroys cluster {cluster_name} with all that runs on it, on every host of the inventory; if that"

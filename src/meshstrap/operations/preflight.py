@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from collections import defaultdict
@@ -28,6 +29,7 @@ from meshstrap.facts.preflight import Machine, Preflight
 from meshstrap.mesh import versions
 from meshstrap.operations import containerd, kubeadm, offline, system
 from meshstrap.operations.failure import executing, failure
+from meshstrap.operations.reach import Lost, fact
 from meshstrap.operations.site import refuse_unknown_data
 
 GIB = 1 << 30
@@ -68,7 +70,17 @@ CRI_PLUGINS = {
     "io.containerd.cri.v1.runtime",
 }
 
-_VERSION = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
+# Every name that a finding may have, and so what the data `preflight_accept` may hold.
+CHECKS = frozenset(
+    {
+        "access", "addresses", "apparmor", "architecture", "bundle", "certificates", "cgroup", "cgroup-driver",
+        "cgroup-v1", "clock", "cluster", "commands", "cpu", "data", "default-route", "disk", "firewall", "forward",
+        "forwarding", "hostname", "images", "inventory", "iptables", "kernel", "machine-id", "memory", "modules",
+        "one-l2", "os", "overlap", "peers", "ports", "product-uuid", "resolvers", "root", "runtime", "selinux",
+        "site", "swap", "sysctls", "systemd", "versions",
+    }
+)  # fmt: skip
+
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
@@ -196,16 +208,19 @@ def _look_at(*, plan: Plan) -> Generator[PyinfraCommand, None, None]:
         if state.current_stage not in _looks:
             _looks[state.current_stage] = _look(host.name, wanted, faults)
     seen = _looks[state.current_stage]
-    findings = list(told_by(seen, host.name))
-    machine = seen.machines.get(host.name)
-    if machine is None:
-        trouble = seen.troubles.get(host.name, f"{host.name}: could not be looked at; see the error above")
-        findings.append(Finding(ERROR, "access", trouble, "Put that right, then run this again"))
-    else:
+    yield from _report([*told_by(seen, host.name), *_of_this_node(seen, wanted)])
+
+
+def _of_this_node(seen: Look, wanted: Plan) -> list[Finding]:
+    trouble = seen.troubles.get(host.name, f"{host.name}: could not be looked at; see the error above")
+    if machine := seen.machines.get(host.name):
         _say_keys(machine)
-        found = [*judge(machine, _role(machine, wanted), wanted, now=machine["read_at"]), *_forwarding()]
-        findings += accepted(found, wanted.accept)
-    yield from _report(findings)
+        try:
+            found = [*judge(machine, _role(machine, wanted), wanted, now=machine["read_at"]), *_forwarding()]
+            return accepted(found, wanted.accept)
+        except Lost as error:
+            trouble = str(error)
+    return [Finding(ERROR, "access", trouble, "Put that right, then run this again")]
 
 
 def judge(machine: Machine, role: Role, plan: Plan, *, now: float) -> list[Finding]:
@@ -294,7 +309,7 @@ def judge_data(plan: Plan) -> tuple[Plan, list[Finding]]:
     """
     rules: tuple[tuple[str, Callable[[Any], bool], Any, str], ...] = (
         ("bundle", lambda v: isinstance(v, str), "", "Name the directory that holds bundle.lock.yaml and store/"),
-        ("kubernetes_version", _is_version, "", "Give all three parts, without a v: 1.34.10"),
+        ("kubernetes_version", _is_version, "", "Give kubeadm's own, all three parts, without v and +: 1.34.10"),
         ("istio_version", _is_version, "", "Give all three parts, without a v: 1.31.0"),
         ("allow_unsupported_versions", lambda v: isinstance(v, bool), False, "Give true or false"),
         ("pod_cidr", lambda v: _is_network(v, POD_PREFIXES), "", _cidr_remedy("10.244.0.0/16", POD_PREFIXES)),
@@ -308,7 +323,7 @@ def judge_data(plan: Plan) -> tuple[Plan, list[Finding]]:
         ("ingress_node_port", _is_node_port, 0, f"Give a number from {NODE_PORTS[0]} to {NODE_PORTS[-1]}"),
         ("kubelet_config", lambda v: isinstance(v, Mapping), {}, "Give keys and values, in group_data"),
         ("containerd_config", lambda v: isinstance(v, Mapping), {}, "Give keys and values, in group_data"),
-        ("accept", _is_texts, (), "Give a list of names of checks, in group_data"),
+        ("accept", _are_checks, (), _checks_remedy(plan.accept)),
     )
     findings = []
     for key, is_one, empty, remedy in rules:
@@ -370,17 +385,15 @@ def judge_groups(groups: Mapping[str, Sequence[Host]]) -> list[Finding]:
         groups: group -> its hosts.
 
     """
+    findings = []
     count = len(groups.get("control_plane", []))
-    if count == 1:
-        return []
-    return [
-        Finding(
-            ERROR,
-            "inventory",
-            f"the group control_plane has {count} hosts, and meshstrap makes one control plane node",
-            "Put one host there, the others into workers",
-        )
-    ]
+    if count != 1:
+        said = f"the group control_plane has {count} hosts, and meshstrap makes one control plane node"
+        findings.append(Finding(ERROR, "inventory", said, "Put one host there, the others into workers"))
+    if not groups.get("leader"):
+        said = "the inventory has no host in a group `leader`, so nothing would be done on any node"
+        findings.append(Finding(ERROR, "inventory", said, "Add `leader = control_plane[:1]` to inventory.py"))
+    return findings
 
 
 def judge_bundle(directory: str, kubernetes_version: str) -> list[Finding]:
@@ -856,7 +869,7 @@ def _need(lock: Lock, machine: Machine, kubernetes_version: str) -> dict[str, in
     )
     images = [image for each in wanted if (image := lock.image(each, machine["platform"]))]
     if "containerd" in machine["runtimes"]:
-        on_node = host.get_fact(containerd_facts.Images)
+        on_node = fact(host, containerd_facts.Images)
         lacking = set(containerd.undelivered(images, on_node))
         images = [image for image in images if image.reference in lacking]
     need = {"/var/lib/containerd": int(size_of(images) * UNPACKED)}
@@ -937,7 +950,7 @@ def _forwarding() -> Iterator[Finding]:
 
 
 def _is_version(value: object) -> bool:
-    return isinstance(value, str) and _VERSION.fullmatch(value) is not None
+    return system.version_problem("", value) is None
 
 
 def _is_network(value: object, prefixes: range) -> bool:
@@ -948,7 +961,19 @@ def _is_network(value: object, prefixes: range) -> bool:
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
+    return system.texts_problem("", value, "") is None
+
+
+def _are_checks(value: object) -> bool:
+    return _is_texts(value) and set(value) <= CHECKS  # type: ignore[call-overload]
+
+
+def _checks_remedy(value: object) -> str:
+    """Name the checks that are meant by names of none."""
+    unknown = sorted(set(value) - CHECKS) if _is_texts(value) else []  # type: ignore[call-overload]
+    close = [near[0] for each in unknown if (near := difflib.get_close_matches(each, CHECKS, n=1))]
+    meant = f"; {', '.join(close)} may be meant" if close else ""
+    return f"Give a list of names of checks, as findings show them in brackets{meant}"
 
 
 def _is_node_port(value: object) -> bool:

@@ -57,7 +57,8 @@ atexit.register(_open.close)
 # A step of the ladder changes weights, or one Deployment's replicas.
 _STEP_SECONDS = 120.0
 
-_BASE_URL = re.compile(r"http://[\w.-]+(:[1-9][0-9]{0,4})?/?", re.ASCII)
+_BASE_URL = re.compile(r"http://[\w.-]+(:(?P<port>[1-9][0-9]{0,4}))?/?", re.ASCII)
+LAST_PORT = 65535
 
 
 def manifests(scenario: str, *, present: bool = True, force: bool = False, **arguments: Any) -> OperationMeta:
@@ -109,7 +110,7 @@ def _present(*, objects: list[dict[str, Any]], owner: str, force: bool) -> Gener
             ref: said
             for namespace, wanted in revisions.items()
             if wanted and query.get(client, "v1", "Namespace", namespace)
-            for ref, said in injection.look(client, namespace, wanted).restart.items()
+            for ref, said in injection.look(client, namespace, wanted, injection.tags(client)).restart.items()
         }
     except k8s.ERRORS:
         return  # Said above already: nothing could be planned.
@@ -441,7 +442,7 @@ def _nodes(client: Client) -> tuple[Node, ...]:
 def published() -> dict[str, str]:
     """Read by which URL each host's node port is reached, where the inventory says so: by its name and address.
 
-    Any port will do: what forwards to the node port (the lab, a jump host, NAT) has ports of its own.
+    Any port from 1 to 65535 will do: what forwards to the node port (the lab, a jump host, NAT) has ports of its own.
 
     Raises:
         OperationValueError: a URL that cannot be used; names the host.
@@ -452,12 +453,18 @@ def published() -> dict[str, str]:
         url = each.data.get("node_port_url")
         if url is None:
             continue
-        if not isinstance(url, str) or not _BASE_URL.fullmatch(url):
+        if not isinstance(url, str) or not _usable(url):
             raise OperationValueError(
-                f"{each.name}: node_port_url must be like http://192.0.2.1:8080, without a path, not {url!r}"
+                f"{each.name}: node_port_url must be like http://192.0.2.1:8080, without a path and with a port up to"
+                f" {LAST_PORT}, not {url!r}"
             )
         urls |= {each.name: url, each.data.get("node_address", each.name): url}
     return urls
+
+
+def _usable(url: str) -> bool:
+    found = _BASE_URL.fullmatch(url)
+    return found is not None and int(found["port"] or 80) <= LAST_PORT
 
 
 def _whisper(message: str) -> None:

@@ -84,6 +84,7 @@ def lock(**arguments: Any) -> OperationMeta:
         site.lock(name="One operator at a time")
     """
     refuse_unknown_data()
+    refuse_no_leader()
     return _lock(**arguments)
 
 
@@ -96,6 +97,19 @@ def refuse_unknown_data() -> None:
     """
     if unknown := unknown_data(ctx_inventory.get()):  # type: ignore[no-untyped-call]
         raise OperationValueError(unknown)
+
+
+def refuse_no_leader() -> None:
+    """Refuse an inventory in which nobody leads: deploys would do nothing on any node, and end well.
+
+    Raises:
+        OperationValueError: the group `leader` is missing, or empty.
+
+    """
+    if not ctx_inventory.get().groups.get("leader"):  # type: ignore[no-untyped-call]
+        raise OperationValueError(
+            "the inventory has no host in a group `leader`; add `leader = control_plane[:1]` to inventory.py"
+        )
 
 
 def unknown_data(inventory: Inventory) -> str:
@@ -158,10 +172,7 @@ class _Retaking(BaseStateCallback):
 
 
 def _take_all(active: list[Host]) -> None:
-    leaders = state.inventory.groups.get("leader", [])
-    if not leaders:
-        _refusals.append("The inventory has no group `leader`; add `leader = control_plane[:1]` to inventory.py.")
-        return
+    leaders = state.inventory.groups["leader"]
     atexit.register(_release_all)
     state.add_callback_handler(_Retaking())  # type: ignore[no-untyped-call]
     reachable = {*active, *leaders} - state.failed_hosts

@@ -7,7 +7,7 @@ import ipaddress
 import json
 import re
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -339,9 +339,41 @@ def version_problem(key: str, value: object) -> str | None:
         value: what it is: on the command line a number becomes a number, and 1.30 the number 1.3.
 
     """
-    if isinstance(value, str) and re.fullmatch(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", value):
+    if isinstance(value, str) and re.fullmatch(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", value, re.ASCII):
         return None
-    return f"{key}: {value!r} is no version; give all three numbers, as in {key}=1.34.10"
+    if isinstance(value, str) and "+" in value:
+        # A tag of an image holds no "+": what kubeadm calls its images by cannot be named.
+        plain = value.partition("+")[0]
+        return f"{key}: {value!r} is another distribution's build, which kubeadm cannot install; give its {key}={plain}"
+    return f"{key}: {value!r} is no version; give all three numbers without a v, as in {key}=1.34.10"
+
+
+def name_problem(key: str, value: object) -> str | None:
+    """Say what is wrong with a name that the site's data give; None: nothing.
+
+    An empty one would confirm by itself what asks for it, as `deploys/reset.py` does.
+    """
+    if isinstance(value, str) and value.strip():
+        return None
+    return f"{key}: {value!r} is no name; give a text that is not empty, as in {key}=meshstrap"
+
+
+def texts_problem(key: str, value: object, example: str) -> str | None:
+    """Say what is wrong with a list of texts that the site's data give; None: nothing. A single text is no list.
+
+    Args:
+        key: the data key.
+        value: what it is: `--data KEY=a` gives a text, whose letters would be taken one by one.
+        example: one entry, for people.
+
+    """
+    if (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(one, str) and one for one in value)
+    ):
+        return None
+    return f"{key}: {value!r} is no list of texts; give it as in --data '{key}=[\"{example}\"]', or in group_data"
 
 
 def network_problem(key: str, value: object) -> str | None:

@@ -30,7 +30,7 @@ from meshstrap.kube.errors import ApiError, KubeError
 from meshstrap.kube.parallel import each
 from meshstrap.kube.ref import Ref
 from meshstrap.mesh import gateway, removal
-from meshstrap.operations import api_server, injection, k8s
+from meshstrap.operations import api_server, injection, k8s, system
 from meshstrap.operations.failure import executing, failure
 
 Object = Mapping[str, Any]
@@ -103,6 +103,8 @@ def control_planes(
         raise OperationValueError(f"istio_crds must be keep or remove, not {crds!r}")
     if isinstance(discard, str) or not all(isinstance(name, str) for name in discard):
         raise OperationValueError(f'istio_discard must be a list of namespaces, as in ["shop"], not {discard!r}')
+    if problem := system.name_problem("cluster_name", cluster_name):
+        raise OperationValueError(problem)
     if confirm != cluster_name:
         raise OperationValueError(
             f"this takes Istio off cluster {cluster_name}, and every workload's sidecar with it; if that is what you"

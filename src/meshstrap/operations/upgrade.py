@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -120,6 +120,11 @@ def _control_plane(
     except (*k8s.ERRORS, ValueError) as error:
         yield k8s.unplanned(error)
         return
+    if found.anything and host.data.get("prove", True) and not _gateways(objects):
+        found.blocked.append(
+            f"profile {spec['spec']['profile']} has no ingress gateway, so no traffic could show that no request is"
+            " lost: do without that proof by --data prove=false"
+        )
     if found.anything:
         _show(found, revision)
     if found.blocked:
@@ -133,6 +138,11 @@ def _control_plane(
         host.noop(f"revision {revision} is the only one, and every proxy is of it")
 
 
+def _gateways(objects: Sequence[Object]) -> list[Object]:
+    """Pick the ingress gateway's Deployment, through which the traffic of the proof goes; none in profile minimal."""
+    return [item for item in objects if item["kind"] == "Deployment" and item["metadata"]["name"] == gateway.SERVICE]
+
+
 def _look(client: Client, objects: Sequence[Object], revision: str) -> Found:
     planned = plan(client, objects, owner=istio.owner_of(revision), prune=True)
     deployments = query.list(client, "apps/v1", "Deployment", labels="app=istiod")
@@ -143,8 +153,9 @@ def _look(client: Client, objects: Sequence[Object], revision: str) -> Found:
         for item in query.list(client, "v1", "Namespace")
     }
     # One that asks for a revision that is not there is left alone: it is nobody's of these.
+    tags = injection.tags(client)
     namespaces = [
-        injection.look(client, name, revision)
+        injection.look(client, name, revision, tags)
         for name, asked in sorted(asking.items())
         if asked in [*old, revision] and name != gateway.NAMESPACE
     ]
@@ -162,6 +173,12 @@ def _look(client: Client, objects: Sequence[Object], revision: str) -> Found:
         f"{pod} {said}, and no Deployment, StatefulSet or DaemonSet makes it anew: delete it first, and make it after"
         for each in namespaces
         for pod, said in each.stuck.items()
+    ]
+    blocked += [
+        f"Namespace {name} asks for sidecars by the revision tag {asked}, which points to {tags[asked]}: move the tag"
+        f" first (istioctl tag set {asked} --revision {revision} --overwrite)"
+        for name, asked in sorted(asking.items())
+        if tags.get(asked) in old and asked not in old
     ]
     moved = {each.name for each in namespaces}
     immovable = injection.immovable(client, [ref for each in namespaces for ref in each.restart])
@@ -215,12 +232,11 @@ def _show(found: Found, revision: str) -> None:
 
 
 def _upgrade(of: Host, client: Client, objects: Sequence[Object], revision: str) -> None:
-    site = scenario.site(client)
-    proved = bool(of.data.get("prove", True))
-    began, run, observation = site.clock.now(), secrets.token_hex(4), _Observation(revision, objects)
-    if not proved:
-        _steps(of, client, objects, revision, observation.phase)
+    if not of.data.get("prove", True):
+        _steps(of, client, objects, revision, nullcontext)
         return
+    site = scenario.site(client)
+    began, run, observation = site.clock.now(), secrets.token_hex(4), _Observation(revision, objects)
     base = _answering(site)
     with traffic.LogReader(site, run) as reader, traffic.Sender(base, run) as sender:
         _steps(of, client, objects, revision, observation.phase)
@@ -273,8 +289,7 @@ class _Observation:
         self._revision = revision
         self._image = next(
             container["image"]
-            for item in objects
-            if item["kind"] == "Deployment" and item["metadata"]["name"] == gateway.SERVICE
+            for item in _gateways(objects)
             for container in item["spec"]["template"]["spec"]["containers"]
         )
         self._phases: list[dict[str, Any]] = []

@@ -91,9 +91,21 @@ def test_a_pod_may_ask_for_a_sidecar_where_the_namespace_does_not() -> None:
     assert injection.complaint(pod(sidecar="default", annotations={"sidecar.istio.io/inject": "true"}), "") != ""
 
 
+def test_a_sidecar_tells_the_revision_that_a_tag_points_to() -> None:
+    assert injection.complaint(pod(sidecar="1-31"), "prod", {"prod": "1-31"}) == ""
+    assert injection.complaint(pod(sidecar="1-30"), "prod", {"prod": "1-31"}) == (
+        "has a sidecar of revision 1-30, not 1-31"
+    )
+    # `istioctl tag set default`: the label istio-injection=enabled asks for it.
+    assert injection.complaint(pod(sidecar="1-31"), "default", {"default": "1-31"}) == ""
+    assert injection.complaint(pod(sidecar="1-31", labels={"istio.io/rev": "prod"}), "", {"prod": "1-31"}) == ""
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
+        ({"default": "no"}, "default must be True or False, not the text 'no'"),
+        ({"default": "True"}, "default must be True or False, not the text 'True'"),
         ({"kube-system": True}, "injects nothing in kube-system"),
         ({"istio-system": False}, "injects nothing in istio-system"),
         ({"default": 1}, "must be True, False or the name of a revision"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,8 +14,10 @@ import pytest
 from meshstrap.bundle.check import Use
 from meshstrap.bundle.lock import Lock
 from meshstrap.facts.preflight import Machine, parse
+from meshstrap.operations import preflight
 from meshstrap.operations.offline import Part
 from meshstrap.operations.preflight import (
+    CHECKS,
     ERROR,
     WARNING,
     Finding,
@@ -317,6 +320,7 @@ def test_the_sites_data_is_judged(changes: dict[str, Any], expected: list[tuple[
         ("kubernetes_version", "1.34"),
         ("kubernetes_version", "abc"),
         ("kubernetes_version", "v1.34.10"),
+        ("kubernetes_version", "1.34.10+rke2r1"),
         ("istio_version", 1.31),
         ("istio_version", "newest"),
         ("istio_version", None),
@@ -349,12 +353,39 @@ def test_a_value_that_is_none_is_told_by_key_and_value_and_all_else_is_judged(
 
 def test_good_data_has_no_finding() -> None:
     assert judge_data(PLAN) == (PLAN, [])
+    assert judge_data(replace(PLAN, accept=["swap", "cgroup-v1"]))[1] == []
+
+
+@pytest.mark.parametrize("value", ["swap", ["swpa"], ["swap", "swpa"], [5]])
+def test_only_checks_that_there_are_can_be_accepted(value: Any) -> None:
+    plan, findings = judge_data(replace(PLAN, accept=value))
+    assert seen(findings) == [(ERROR, "data")]
+    assert f"preflight_accept cannot be {value!r}" in findings[0].message
+    assert ("swap may be meant" in findings[0].remedy) == ("swpa" in value)
+    assert plan.accept == ()
+
+
+def test_every_name_that_a_finding_has_can_be_accepted() -> None:
+    tree = ast.parse(Path(str(preflight.__file__)).read_text())
+    calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and ast.unparse(each.func) == "Finding"]
+    named = {each.args[1].value for each in calls if isinstance(each.args[1], ast.Constant)}
+    # Those that all nodes must differ in are named in a table.
+    assert named | {"hostname", "machine-id", "product-uuid"} == CHECKS
 
 
 def test_one_control_plane_node_is_what_there_can_be() -> None:
-    assert judge_groups({"control_plane": [object()]}) == []  # type: ignore[list-item]
-    assert seen(judge_groups({"control_plane": [object(), object()]})) == [(ERROR, "inventory")]  # type: ignore[list-item]
-    assert seen(judge_groups({})) == [(ERROR, "inventory")]
+    one, two = object(), object()
+    assert judge_groups({"control_plane": [one], "leader": [one]}) == []  # type: ignore[list-item]
+    several = judge_groups({"control_plane": [one, two], "leader": [one]})  # type: ignore[list-item]
+    assert seen(several) == [(ERROR, "inventory")]
+    assert "control_plane has 2 hosts" in several[0].message
+
+
+@pytest.mark.parametrize("leaders", [{}, {"leader": []}])
+def test_an_inventory_in_which_nobody_leads_is_told(leaders: dict[str, Any]) -> None:
+    found = judge_groups({"control_plane": [object()], **leaders})  # type: ignore[list-item]
+    assert seen(found) == [(ERROR, "inventory")]
+    assert found[0].remedy == "Add `leader = control_plane[:1]` to inventory.py"
 
 
 def test_a_bundle_that_is_not_there_is_told_with_its_file(tmp_path: Path) -> None:

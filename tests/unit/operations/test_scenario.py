@@ -118,7 +118,10 @@ def test_a_broken_lock_is_refused_by_its_file(tmp_path: Path) -> None:
         manifests(bundle=str(tmp_path))
 
 
-@pytest.mark.parametrize("url", ["10.0.0.1:30191", "https://10.0.0.1", "http://10.0.0.1/app", "", 30191, "http://:80"])
+@pytest.mark.parametrize(
+    "url",
+    ["10.0.0.1:30191", "https://10.0.0.1", "http://10.0.0.1/app", "", 30191, "http://:80", "http://10.0.0.1:80800"],
+)
 def test_a_published_url_that_cannot_be_asked_is_refused_by_its_host(url: object) -> None:
     with pytest.raises(OperationValueError, match="control-1: node_port_url must be like http://"):
         manifests(step=scenario.proof, node_port_url=url)

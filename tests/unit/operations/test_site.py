@@ -21,6 +21,17 @@ PLAN = preflight.Plan(
 FIRST: list[Callable[[], object]] = [site.lock, scenario.verdicts, lambda: preflight.look(PLAN)]
 
 
+@pytest.mark.parametrize("leaders", [{}, {"leader": ([], {})}])
+def test_an_inventory_in_which_nobody_leads_is_refused_when_the_deploy_is_read(leaders: dict[str, Any]) -> None:
+    inventory = Inventory((["control-1"], {}), **leaders)  # type: ignore[no-untyped-call]
+    with (
+        ctx_inventory.use(inventory),
+        ctx_host.use(inventory.get_host("control-1")),
+        pytest.raises(OperationValueError, match="no host in a group `leader`; add `leader = control_plane"),
+    ):
+        site.lock()
+
+
 def given(first: Callable[[], object], **data: Any) -> None:
     """Begin a deploy with data from the command line, on a site whose group_data and inventory have some names."""
     inventory = Inventory(  # type: ignore[no-untyped-call]

@@ -20,8 +20,10 @@ from meshstrap.operations.system import (
     kernel_files,
     merge,
     missing_programs,
+    name_problem,
     network_problem,
     started_with,
+    texts_problem,
     version_problem,
     write,
     write_changed,
@@ -142,9 +144,33 @@ def test_merging_nothing_changes_nothing_and_merging_itself_neither(table: dict[
     assert merge(table, table) == table
 
 
-@pytest.mark.parametrize("value", [1.34, "1.34", "1.34.10; reboot", None, "1.34.x"])
+@pytest.mark.parametrize("value", [1.34, "1.34", "1.34.10; reboot", None, "1.34.x", "v1.34.10"])
 def test_a_version_that_is_none_is_named_with_its_key(value: object) -> None:
     assert f"kubernetes_version: {value!r}" in str(version_problem("kubernetes_version", value))
+
+
+def test_another_distributions_version_is_refused_with_the_one_to_give() -> None:
+    problem = str(version_problem("kubernetes_version", "1.34.10+rke2r1"))
+    assert "another distribution's build" in problem
+    assert problem.endswith("kubernetes_version=1.34.10")
+
+
+@pytest.mark.parametrize("value", ["10.0.0.5", None, 5, [5], [""], {"a": "b"}, True])
+def test_a_list_that_is_none_is_named_with_its_key_and_the_right_form(value: object) -> None:
+    problem = str(texts_problem("api_server_cert_sans", value, "10.0.0.5"))
+    assert f"api_server_cert_sans: {value!r}" in problem
+    assert "--data 'api_server_cert_sans=[\"10.0.0.5\"]'" in problem
+
+
+@pytest.mark.parametrize("value", [[], ["10.0.0.5"], ("a", "b")])
+def test_a_list_of_texts_passes(value: object) -> None:
+    assert texts_problem("k", value, "x") is None
+
+
+@pytest.mark.parametrize("value", ["", " ", None, 5])
+def test_a_name_that_would_confirm_by_itself_is_none(value: object) -> None:
+    assert f"cluster_name: {value!r}" in str(name_problem("cluster_name", value))
+    assert name_problem("cluster_name", "meshstrap") is None
 
 
 @pytest.mark.parametrize("value", [10, "10.244.0.0", "10.244.0.1/16", "fd00::/48", "pods"])
@@ -154,5 +180,5 @@ def test_a_network_that_is_none_is_named_with_its_key(value: object) -> None:
 
 def test_good_versions_and_networks_pass() -> None:
     assert version_problem("k", "1.34.10") is None
-    assert version_problem("k", "v1.36.0-rc.1") is None
+    assert version_problem("k", "1.36.0-rc.1") is None
     assert network_problem("k", "10.244.0.0/16") is None

@@ -11,6 +11,7 @@ import pytest
 from meshstrap.evidence.verdict import Outcome, Verdict
 from meshstrap.kube.connect import Client
 from meshstrap.kube.errors import ApiUnreachable
+from meshstrap.mesh.errors import GatewayError
 from meshstrap.scenarios import engine, ingress
 from meshstrap.scenarios.canary import ladder
 from meshstrap.scenarios.canary.judge import ARMS
@@ -110,6 +111,14 @@ def test_what_is_missing_is_inconclusive(honest: dict[str, Any], forge: Forgery)
     verdict = ladder.judge(honest)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert ("the gateway changed" in verdict.summary) is (forge is gateway_replaced)
+
+
+def test_without_a_ready_node_nothing_is_touched(tmp_path: Path) -> None:
+    with pytest.raises(GatewayError, match="no node of the cluster is ready"):
+        ladder.climb(
+            Canary(), {"canary_weight": 10}, Site(cast(Client, None), (), tmp_path),
+            apply=lambda _: pytest.fail("applied"), image=lambda name: name, say=lambda _: None,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("bad", [None, 40, "apply"])

@@ -12,6 +12,7 @@ from typing import Any
 
 from meshstrap.evidence import report
 from meshstrap.evidence.verdict import Outcome, Verdict
+from meshstrap.mesh.errors import GatewayError
 from meshstrap.scenarios import engine, ingress
 from meshstrap.scenarios.canary.judge import ARMS, marker
 from meshstrap.scenarios.canary.scenario import Canary
@@ -52,8 +53,11 @@ def climb(
         The verdict on the whole ladder and its evidence file.
 
     Raises:
-        KubeError, MeshError: a step cannot be applied; what is declared stands again, if that can be.
+        KubeError, MeshError: no node is ready, and nothing was touched; or a step cannot be applied, and what is
+            declared stands again, if that can be.
     """
+    if not site.nodes:
+        raise GatewayError("no node of the cluster is ready, so there is none to send requests to")
     started = site.clock.now()
     declared = canary.objects(canary.parameters(data), image=image, istio_revision=site.revision)
     observation: Observation = {"began": started.isoformat(), "steps": [], "gateways": ingress.gateway_names(site)}
