@@ -52,6 +52,7 @@ _PATIENCE_SECONDS = 1.0
 # What the kernel keeps back meanwhile, so that not every word of the far end wakes this process.
 _UNHEARD = 4096
 _ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, section 5.1
+_FORWARD_SECONDS = 20.0
 # What pyinfra's run_shell_command takes for itself and make_unix_command does not know.
 _NOT_FOR_THE_COMMAND = {"_get_pty", "_timeout", "_stdin", "_success_exit_codes"}
 
@@ -209,7 +210,9 @@ def reconnect(host: Host) -> None:
 
 
 @contextlib.contextmanager
-def tunnel(host: Host, remote: tuple[str, int] = ("127.0.0.1", 6443)) -> Iterator[int]:
+def tunnel(
+    host: Host, remote: tuple[str, int] = ("127.0.0.1", 6443), *, timeout: float = _FORWARD_SECONDS
+) -> Iterator[int]:
     """Open a port on 127.0.0.1 that leads to an address as the host sees it.
 
     It stays open when the ssh connection is lost: those who come to it next are led through one made again.
@@ -217,17 +220,18 @@ def tunnel(host: Host, remote: tuple[str, int] = ("127.0.0.1", 6443)) -> Iterato
     Args:
         host: a connected pyinfra host.
         remote: address and port, connected to from the host.
+        timeout: seconds that the host may take to connect: where a filter drops packets, it would try for two minutes.
 
     Yields:
         The local port; it is closed at the end of the context.
 
     Raises:
-        TransportError: the connection cannot be made, or the host's sshd forbids forwarding.
+        TransportError: the connection cannot be made, the host's sshd forbids forwarding, or nothing answered in time.
 
     """
     host = _itself(host)
     try:
-        _channel(host, "direct-tcpip", remote, ("127.0.0.1", 0)).close()
+        _channel(host, "direct-tcpip", remote, ("127.0.0.1", 0), timeout).close()
     except ChannelException as error:
         if error.code == _ADMINISTRATIVELY_PROHIBITED:
             raise TransportError(
@@ -241,7 +245,7 @@ def tunnel(host: Host, remote: tuple[str, int] = ("127.0.0.1", 6443)) -> Iterato
     def serve(local: socket.socket, peer: tuple[str, int]) -> None:
         with local:
             try:
-                channel = _channel(host, "direct-tcpip", remote, peer)
+                channel = _channel(host, "direct-tcpip", remote, peer, timeout)
             except (SSHException, OSError, EOFError, TransportError):
                 return  # The caller's client sees its connection closed and says so for the address it wanted.
             local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -359,15 +363,21 @@ def _connect_again(host: Host, connector: SSHConnector) -> str:
     return ""
 
 
-def _channel(host: Host, kind: str, to: tuple[str, int] | None = None, by: tuple[str, int] | None = None) -> Channel:
+def _channel(
+    host: Host,
+    kind: str,
+    to: tuple[str, int] | None = None,
+    by: tuple[str, int] | None = None,
+    timeout: float | None = None,
+) -> Channel:
     """Open a channel; where the connection turns out to be dead, on one made again: the node was asked nothing yet."""
     connection = _connection(host)
     try:
-        return connection.open_channel(kind, to, by)
+        return connection.open_channel(kind, to, by, timeout=timeout)
     except (SSHException, OSError, EOFError):
         if connection.is_active():
             raise
-    return _connection(host).open_channel(kind, to, by)
+    return _connection(host).open_channel(kind, to, by, timeout=timeout)
 
 
 def _session(host: Host, command: StringCommand) -> Channel:

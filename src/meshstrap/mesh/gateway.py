@@ -13,6 +13,7 @@ SERVICE = "istio-ingressgateway"
 SELECTOR = {"istio": "ingressgateway"}
 HTTP_PORT = "http2"
 PROXY = "istio-proxy"
+CLUSTER, LOCAL = "Cluster", "Local"
 
 # Applied by istio.py, not by a scenario: two Gateways with the same hosts and port are IST0145 and merge by luck.
 SHARED_GATEWAY = Path(__file__).with_name("gateway.yaml")
@@ -50,6 +51,14 @@ def listeners(service: Mapping[str, Any]) -> dict[int, int]:
         for port in service["spec"].get("ports", [])
         if isinstance(target := port.get("targetPort", port["port"]), int)
     }
+
+
+def external_traffic_policy(service: Mapping[str, Any]) -> str:
+    """Read a Service's externalTrafficPolicy: with `Local`, nodes without a pod of it do not answer on its node ports.
+
+    Source: kubernetes.io/docs/reference/networking/virtual-ips#external-traffic-policy; `Cluster` is the default.
+    """
+    return str(service["spec"].get("externalTrafficPolicy", CLUSTER))
 
 
 def ready_pods(pods: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -33,6 +33,7 @@ from meshstrap.operations import api_server, k8s, system
 from meshstrap.operations.failure import executing, failure
 
 OWNER = "istio"
+NODE_PORT = 30191
 NODE_PORTS = range(30000, 32768)
 
 _GENERATE_SECONDS = 60
@@ -87,7 +88,7 @@ def control_plane(
     version: str,
     *,
     profile: str = "default",
-    ingress_node_port: int = 30191,
+    ingress_node_port: int = NODE_PORT,
     revision: str = revisions.DEFAULT,
     tag: str = "",
     values: Mapping[str, Any] | None = None,
@@ -219,10 +220,7 @@ def operator(
         revisions.check(revision)
     except ValueError as error:
         raise OperationValueError(f"istio_revision {error}") from None
-    if not isinstance(node_port, int) or isinstance(node_port, bool) or node_port not in NODE_PORTS:
-        raise OperationValueError(
-            f"ingress_node_port must be a whole number from {NODE_PORTS[0]} to {NODE_PORTS[-1]}, not {node_port!r}"
-        )
+    check_node_port(node_port)
     if not isinstance(tag, str) or not (tag == "" or _TAG.fullmatch(tag)):
         raise OperationValueError(f"istio_tag must be a tag of Istio's images, or empty for istio_version, not {tag!r}")
     if not isinstance(values, Mapping):
@@ -239,7 +237,12 @@ def operator(
     if revision != revisions.DEFAULT:
         spec["revision"] = revision
     if PORTS[profile]:
-        service = {"type": "NodePort", "ports": [_port(*port, node_port) for port in PORTS[profile]]}
+        # Declared, though it is the API server's default, so that a hand that changes it is seen and undone.
+        service = {
+            "type": "NodePort",
+            "ports": [_port(*port, node_port) for port in PORTS[profile]],
+            "externalTrafficPolicy": external_traffic_policy(values),
+        }
         spec["components"] = {
             "ingressGateways": [{"name": ingress.SERVICE, "enabled": True, "k8s": {"service": service}}]
         }
@@ -249,6 +252,28 @@ def operator(
         "metadata": {"name": "meshstrap", "namespace": ingress.NAMESPACE},
         "spec": spec,
     }
+
+
+def check_node_port(value: object) -> int:
+    """Give the data `ingress_node_port`.
+
+    Raises:
+        OperationValueError: it is none.
+
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value not in NODE_PORTS:
+        raise OperationValueError(
+            f"ingress_node_port must be a whole number from {NODE_PORTS[0]} to {NODE_PORTS[-1]}, not {value!r}"
+        )
+    return value
+
+
+def external_traffic_policy(values: object) -> str:
+    """Read the ingress gateway's externalTrafficPolicy from Helm values, where the site sets it; `Cluster` else."""
+    for key in ("gateways", ingress.SERVICE):
+        values = values.get(key) if isinstance(values, Mapping) else None
+    found = values.get("externalTrafficPolicy") if isinstance(values, Mapping) else None
+    return str(found or ingress.CLUSTER)
 
 
 def without_nulls(value: Any) -> Any:

@@ -104,7 +104,7 @@ def _istio(data: Mapping[str, Any], lock: Lock, store: Store) -> list[Use]:
     spec = istio.operator(
         version if isinstance(version, str) else "",
         profile,
-        data.get("ingress_node_port", 30191),
+        data.get("ingress_node_port", istio.NODE_PORT),
         data.get("istio_revision", "default"),
         data.get("istio_values") or {},
         data.get("istio_tag", ""),

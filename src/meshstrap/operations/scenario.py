@@ -5,35 +5,28 @@ A scenario's parameters are flat data of the host (`canary_weight`), so that `--
 
 from __future__ import annotations
 
-import atexit
-import re
 import time
 from collections import Counter
 from collections.abc import Generator
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import OperationValueError
 from pyinfra.api.operation import OperationMeta, operation
-from pyinfra.connectors.local import LocalConnector
-from pyinfra.context import host, inventory
+from pyinfra.context import host
 
-from meshstrap import scenarios, transport
+from meshstrap import scenarios
 from meshstrap.bundle import check, lock, reference
 from meshstrap.evidence.verdict import Outcome
-from meshstrap.facts.k8s import nodes
 from meshstrap.kube import query
 from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import Plan, plan
 from meshstrap.kube.wait import wait
 from meshstrap.mesh import cluster_config, proxy_config, revision
 from meshstrap.mesh.errors import MeshError
-from meshstrap.operations import api_server, injection, istio, k8s, lint
+from meshstrap.operations import api_server, injection, istio, k8s, lint, node_ports
 from meshstrap.operations.failure import executing, failure
 from meshstrap.operations.site import refuse_unknown_data
 from meshstrap.scenarios import ingress
@@ -41,7 +34,7 @@ from meshstrap.scenarios.canary import ladder as canary_ladder
 from meshstrap.scenarios.canary.scenario import Canary
 from meshstrap.scenarios.engine import Scenario, prove, remains
 from meshstrap.scenarios.parameters import ParameterError
-from meshstrap.scenarios.site import Node, Site
+from meshstrap.scenarios.site import Site
 
 # By host: those whose deploy ends with a table, for each scenario proved in this run outcome, summary and seconds, and
 # those that verify.py did not find on the cluster.
@@ -49,16 +42,8 @@ _tables: set[str] = set()
 _made: dict[str, dict[str, tuple[Outcome, str, float]]] = {}
 _away: dict[str, list[str]] = {}
 
-# By node, how it is reached in this run; and the ports that lead to those that are not reached directly.
-_detours: dict[str, Node] = {}
-_open = ExitStack()
-atexit.register(_open.close)
-
 # A step of the ladder changes weights, or one Deployment's replicas.
 _STEP_SECONDS = 120.0
-
-_BASE_URL = re.compile(r"http://[\w.-]+(:(?P<port>[1-9][0-9]{0,4}))?/?", re.ASCII)
-LAST_PORT = 65535
 
 
 def manifests(scenario: str, *, present: bool = True, force: bool = False, **arguments: Any) -> OperationMeta:
@@ -140,7 +125,7 @@ def proof(scenario: str, *, if_applied: bool = False, **arguments: Any) -> Opera
     wanted = host.data.get("prove", True)
     if not isinstance(wanted, bool):
         raise OperationValueError(f"prove must be true or false, not {wanted!r}")
-    published()
+    node_ports.published()
     _asked_for()
     return _proof(scenario=scenario, if_applied=if_applied, **arguments)
 
@@ -322,37 +307,21 @@ def site(client: Client) -> Site:
     """Give what a proof gets to work with, as the host's data say."""
     reports = Path(str(host.data.get("reports", "reports")))
     kubectl = str(host.data.get("kubectl", "kubectl"))
-    return Site(client, _nodes(client), reports, _revision(), progress=_whisper, kubectl=kubectl)
+    data = _data()
+    return Site(
+        client,
+        node_ports.ready_nodes(client),
+        reports,
+        _revision(),
+        progress=_whisper,
+        kubectl=kubectl,
+        ingress_node_port=istio.check_node_port(data.get("ingress_node_port", istio.NODE_PORT)),
+        external_traffic_policy=istio.external_traffic_policy(data.get("istio_values", {})),
+    )
 
 
 def _within_reach(site: Site, found: Scenario) -> Site:
-    """Have nodes whose NodePort cannot be reached from here asked by way of this host, over its ssh connection.
-
-    A firewall between operator and nodes is no fault of the mesh; that people will not get through it is said.
-    """
-    if not ingress.needs_gateway(_objects(found)) or isinstance(host.connector, LocalConnector):
-        return site
-    return replace(site, nodes=tuple(_reachable(site, node) for node in site.nodes))
-
-
-def _reachable(site: Site, node: Node) -> Node:
-    if node.name in _detours:
-        return _detours[node.name]
-    found = node
-    # Without a gateway nothing answers from anywhere, and the proof's preflight says so.
-    if ingress.gateway_pods(site) and (error := ingress.out_of_reach(site, node)):
-        there = urlsplit(ingress.base_url(site, replace(node, url=None)))
-        port = _open.enter_context(transport.tunnel(host, (str(there.hostname), there.port or 80)))
-        round_about = replace(node, url=f"http://127.0.0.1:{port}", by=host.name)
-        if not ingress.out_of_reach(site, round_about):
-            found = round_about
-            host.log(
-                f"{node.name}: {ingress.base_url(site, node)} cannot be reached from here ({error}); asked from"
-                f" {host.name} instead. People here will not reach it either: let the firewall pass that port",
-                logger.warning,
-            )
-    _detours[node.name] = found
-    return found
+    return node_ports.within_reach(site) if ingress.needs_gateway(_objects(found)) else site
 
 
 def _asked_for() -> str:
@@ -426,45 +395,6 @@ def _image(name: str) -> str:
         return reference.override(name, host.data.get("images", []))
     except reference.ReferenceError as error:
         raise OperationValueError(f"images: {error}") from None
-
-
-def _nodes(client: Client) -> tuple[Node, ...]:
-    """List the cluster's ready nodes, this host first, each with the URL that the inventory publishes for it."""
-    urls = published()
-    found = [
-        Node(name, str(node["address"]), urls.get(name, urls.get(node["address"])))
-        for name, node in nodes(query.list(client, "v1", "Node")).items()
-        if node["ready"]
-    ]
-    return tuple(sorted(found, key=lambda node: (node.name != host.name, node.name)))
-
-
-def published() -> dict[str, str]:
-    """Read by which URL each host's node port is reached, where the inventory says so: by its name and address.
-
-    Any port from 1 to 65535 will do: what forwards to the node port (the lab, a jump host, NAT) has ports of its own.
-
-    Raises:
-        OperationValueError: a URL that cannot be used; names the host.
-
-    """
-    urls: dict[str, str] = {}
-    for each in inventory:
-        url = each.data.get("node_port_url")
-        if url is None:
-            continue
-        if not isinstance(url, str) or not _usable(url):
-            raise OperationValueError(
-                f"{each.name}: node_port_url must be like http://192.0.2.1:8080, without a path and with a port up to"
-                f" {LAST_PORT}, not {url!r}"
-            )
-        urls |= {each.name: url, each.data.get("node_address", each.name): url}
-    return urls
-
-
-def _usable(url: str) -> bool:
-    found = _BASE_URL.fullmatch(url)
-    return found is not None and int(found["port"] or 80) <= LAST_PORT
 
 
 def _whisper(message: str) -> None:

@@ -30,7 +30,7 @@ from meshstrap.kube.ref import Ref
 from meshstrap.kube.wait import wait as wait_for
 from meshstrap.mesh import gateway, removal, versions
 from meshstrap.mesh import revision as revisions
-from meshstrap.operations import api_server, injection, istio, k8s, scenario, uninstall
+from meshstrap.operations import api_server, injection, istio, k8s, node_ports, scenario, uninstall
 from meshstrap.operations.failure import executing, failure
 from meshstrap.scenarios import http, ingress, neighbours, traffic
 from meshstrap.scenarios.site import Site
@@ -72,7 +72,7 @@ def control_plane(
     version: str,
     *,
     profile: str = "default",
-    ingress_node_port: int = 30191,
+    ingress_node_port: int = istio.NODE_PORT,
     revision: str = revisions.DEFAULT,
     tag: str = "",
     values: Mapping[str, Any] | None = None,
@@ -99,7 +99,7 @@ def control_plane(
     ):  # fmt: skip
         if not isinstance(value, bool):
             raise OperationValueError(f"{key} must be true or false, not {value!r}")
-    scenario.published()
+    node_ports.published()
     return _control_plane(
         version=version, spec=spec, revision=revision, allow_unsupported=allow_unsupported_versions, **arguments
     )

@@ -13,8 +13,8 @@ import copy
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from meshstrap.mesh import gateway, revision
 from meshstrap.mesh.errors import MeshError
 from meshstrap.scenarios import ingress, neighbours, rivals
 from meshstrap.scenarios.rivals import Rival
-from meshstrap.scenarios.site import Site
+from meshstrap.scenarios.site import Node, Site
 from meshstrap.scenarios.witnesses import weighed
 
 Object = dict[str, Any]
@@ -231,6 +231,8 @@ def prove(
     if not verdict.passed:
         return Proof(scenario.name, verdict, path, "")
     by_hand = _KUBECTL.sub(lambda _: site.kubectl, scenario.try_it(observation))
+    if by_hand and ingress.needs_gateway(objects) and site.nodes[0].by:
+        by_hand = f"(on {site.nodes[0].by}) {by_hand}"
     return Proof(scenario.name, verdict, path, by_hand, _way(scenario, site, objects))
 
 
@@ -262,6 +264,9 @@ def _phases(
 ) -> Verdict:
     phase = _Phases(scenario.name, site, observation)
     phase.begin("preflight")
+    through_gateway = ingress.needs_gateway(objects)
+    if through_gateway:
+        site, observation["not_asked"] = ingress.answering(site)
     beside = neighbours.look(site, scenario.namespace, objects)
     observation["rivals"] = [asdict(rival) for rival in beside.rivals]
     missing = [*beside.lacks, *scenario.preflight(site, objects)]
@@ -275,6 +280,8 @@ def _phases(
         )
     phase.begin("compare")
     drift, unknown = compared(plan(site.client, objects, owner=scenario.owner).pending)
+    if through_gateway:
+        drift += ingress.service_differences(site)
     observation["drift"], observation["not_compared"] = drift, unknown
     if drift or unknown:
         return weighed(
@@ -320,7 +327,26 @@ def _phases(
         if not scenario.undecided(observation):
             break
     phase.begin("judge")
-    return scenario.judge(observation)
+    verdict = scenario.judge(observation)
+    return reached(verdict, site.nodes, observation["not_asked"]) if through_gateway else verdict
+
+
+def reached(verdict: Verdict, nodes: Iterable[Node], not_asked: Sequence[str]) -> Verdict:
+    """Say with a PASS which nodes were not asked as people ask them, so that nobody takes it for more than it is. Pure.
+
+    Args:
+        verdict: the judge's.
+        nodes: those that were asked.
+        not_asked: names of nodes that are declared not to answer.
+    """
+    if not verdict.passed:
+        return verdict
+    around = "only by way of {0.by}, since it cannot be reached from here"
+    detours = [f"{node.name} {around.format(node)}" for node in nodes if node.by]
+    lines = list(verdict.lines)
+    if not_asked:
+        lines.append(f"not asked, since externalTrafficPolicy Local is declared: {', '.join(not_asked)}")
+    return replace(verdict, summary="; ".join([verdict.summary, *detours]), lines=tuple(lines))
 
 
 def remains(scenario: Scenario, site: Site) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from meshstrap.kube import query
@@ -38,12 +38,16 @@ SERIES_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Target:
-    """Where one request goes: through which node, for which Host (None for the bare URL) and path."""
+    """Where one request goes: through which node, for which Host (None for the bare URL) and path.
+
+    `base` is the URL that people use, `via` another that leads there where it cannot be reached from here.
+    """
 
     node: str
     base: str
     host: str | None = None
     path: str = "/"
+    via: str = ""
 
 
 def base_url(site: Site, node: Node) -> str:
@@ -61,13 +65,77 @@ def base_url(site: Site, node: Node) -> str:
     return f"http://{node.address}:{gateway.node_port(service)}"
 
 
+def asked_url(site: Site, node: Node) -> str:
+    """Give the URL by which a node's port is asked from here: the one that people use, or the way around.
+
+    Raises:
+        GatewayError, KubeError: as `base_url`.
+    """
+    return node.via or base_url(site, node)
+
+
+def targets(site: Site, *, host: str | None = None, path: str = "/") -> list[Target]:
+    """Give for each node the target of a request through it, in the nodes' order.
+
+    Raises:
+        GatewayError, KubeError: as `base_url`.
+    """
+    return [Target(node.name, base_url(site, node), host, path, node.via) for node in site.nodes]
+
+
 def out_of_reach(site: Site, node: Node) -> str:
     """Say why the gateway's NodePort on a node cannot be reached from here; empty when it answers, whatever it says.
 
     Raises:
         GatewayError, KubeError: as `base_url`.
     """
-    return http.get(base_url(site, node) + "/", timeout=REACH_SECONDS).error
+    return http.get(asked_url(site, node) + "/", timeout=REACH_SECONDS).error
+
+
+def service_differences(site: Site) -> list[str]:
+    """Compare the gateway's live Service with what is declared of it: on which port, and on which nodes, it answers.
+
+    Returns:
+        A sentence for each difference, with the URLs that are dead by it; none where there is no Service.
+
+    Raises:
+        GatewayError: it has no node port.
+        KubeError: the cluster cannot be asked.
+    """
+    service = query.get(site.client, "v1", "Service", gateway.SERVICE, gateway.NAMESPACE)
+    if service is None:
+        return []
+    name, found = f"Service {gateway.NAMESPACE}/{gateway.SERVICE}", []
+    port, policy = gateway.node_port(service), gateway.external_traffic_policy(service)
+    if port != site.ingress_node_port:
+        found.append(
+            f"{name}: the node port of {gateway.HTTP_PORT} is {port}, and {site.ingress_node_port} is declared"
+            f" (ingress_node_port), so http://<node>:{site.ingress_node_port} is dead; deploys/istio.py puts it back"
+        )
+    if policy != site.external_traffic_policy:
+        silent = ", ".join(without_gateway(site)) if policy == gateway.LOCAL else ""
+        found.append(
+            f"{name}: externalTrafficPolicy is {policy}, and {site.external_traffic_policy} is declared"
+            + (f", so nodes without a gateway pod do not answer: {silent}" if silent else "")
+            + "; deploys/istio.py puts it back"
+        )
+    return found
+
+
+def without_gateway(site: Site) -> list[str]:
+    """Name the nodes that no ready gateway pod runs on."""
+    holders = {pod["spec"].get("nodeName") for pod in gateway_pods(site)}
+    return [node.name for node in site.nodes if node.name not in holders]
+
+
+def answering(site: Site) -> tuple[Site, list[str]]:
+    """Leave out the nodes that are declared not to answer: with the policy `Local`, those without a gateway pod.
+
+    Returns:
+        The site with the others, and the names of those that are left out.
+    """
+    silent = without_gateway(site) if site.external_traffic_policy == gateway.LOCAL else []
+    return replace(site, nodes=tuple(node for node in site.nodes if node.name not in silent)), silent
 
 
 def way(site: Site, virtual_service: Mapping[str, Any]) -> str:
@@ -147,6 +215,7 @@ def missing(site: Site) -> list[str]:
         lacks.append(
             f"no ready ingress gateway pod in {gateway.NAMESPACE}; run deploys/istio.py with a profile that has one"
         )
+    lacks += [f"{node.name}: {node.unknown}" for node in site.nodes if node.unknown]
     try:
         base_url(site, Node("", "", None))
     except GatewayError as error:
@@ -225,7 +294,7 @@ def send(site: Site, targets: list[Target]) -> list[dict[str, Any]]:
                 "error": f"had no turn within {SERIES_SECONDS:g} s",
                 "sent": False,
             }
-        reply = http.get(target.base + path, host=target.host, agent=f"{access_log.AGENT}{mark}")
+        reply = http.get((target.via or target.base) + path, host=target.host, agent=f"{access_log.AGENT}{mark}")
         return seen | {
             "status": reply.status,
             "body": reply.body,

@@ -21,13 +21,17 @@ class Node:
         address: its IPv4 address; NodePorts are asked for there.
         url: base URL of the gateway's http NodePort where it is published elsewhere (the lab's 127.0.0.1); None to
             build it from the address and the Service's node port.
-        by: the node from which it is asked, where it cannot be reached from here; `url` then leads there.
+        by: another node, from which it is asked where it cannot be reached from here; empty where it can.
+        via: base URL on this machine that leads there by that way; for requests, never for people.
+        unknown: why nobody can tell whether people reach it; empty where somebody can.
     """
 
     name: str
     address: str
     url: str | None = None
     by: str = ""
+    via: str = ""
+    unknown: str = ""
 
 
 class Clock:
@@ -62,6 +66,9 @@ class Site:
         clock: time.
         progress: told what the proof is doing, one short line at a time.
         kubectl: how a person calls it from here, in commands that are printed.
+        ingress_node_port: the port on which every node is declared to answer.
+        external_traffic_policy: the one that is declared for the gateway's Service; with `Local` only nodes that have
+            a gateway pod answer.
     """
 
     client: Client
@@ -71,3 +78,5 @@ class Site:
     clock: Clock = field(default_factory=Clock)
     progress: Callable[[str], None] = _silent
     kubectl: str = "kubectl"
+    ingress_node_port: int = 30191
+    external_traffic_policy: str = "Cluster"

@@ -125,3 +125,20 @@ def test_a_tag_that_is_none_is_refused_by_name_and_value(tag: object) -> None:
     with pytest.raises(OperationValueError, match=r"^istio_tag must be ") as refusal:
         spec(tag=tag)
     assert repr(tag) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "policy"),
+    [
+        ({}, "Cluster"),
+        ({"gateways": {}}, "Cluster"),
+        ({"gateways": {"istio-ingressgateway": {"externalTrafficPolicy": "Local"}}}, "Local"),
+        ({"gateways": {"istio-ingressgateway": {"externalTrafficPolicy": ""}}}, "Cluster"),
+        ({"gateways": [1]}, "Cluster"),
+    ],
+)
+def test_the_gateways_policy_is_declared_so_that_a_hand_that_changes_it_is_undone(
+    values: dict[str, Any], policy: str
+) -> None:
+    built = istio.operator("1.31.0", "demo", 30191, "default", values)["spec"]
+    assert built["components"]["ingressGateways"][0]["k8s"]["service"]["externalTrafficPolicy"] == policy

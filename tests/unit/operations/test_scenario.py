@@ -12,7 +12,7 @@ from pyinfra.api.inventory import Inventory
 from pyinfra.context import ctx_host, ctx_inventory
 
 from meshstrap.bundle import lock
-from meshstrap.operations import scenario
+from meshstrap.operations import node_ports, scenario
 from meshstrap.scenarios.circuit_breaker.scenario import CircuitBreaker
 from meshstrap.scenarios.engine import declared
 
@@ -139,7 +139,7 @@ def test_a_published_url_may_have_any_port_and_is_that_of_its_host() -> None:
         )
     )  # type: ignore[no-untyped-call]
     with ctx_inventory.use(inventory):
-        assert scenario.published() == {
+        assert node_ports.published() == {
             "first": "http://127.0.0.1:20387",
             "10.0.0.1": "http://127.0.0.1:20387",
             "node-2": "http://jump.example/",

@@ -85,12 +85,11 @@ class Bookinfo(Scenario):
     def probe(self, site: Site, parameters: Mapping[str, Any], series: Round) -> Observation:
         """Fetch the page once through every node, then the series through the first."""
         began, gateways, reviews = site.clock.now().isoformat(), ingress.gateway_names(site), self._reviews(site)
-        bases = [(node.name, ingress.base_url(site, node)) for node in site.nodes]
-        requests = ingress.send(site, [ingress.Target(name, base, path=PATH) for name, base in bases])
+        targets = ingress.targets(site, path=PATH)
+        requests = ingress.send(site, targets)
         # Pages that all run into their timeout would tell no more than the first one did.
         if requests[0]["status"] is not None:
-            name, base = bases[0]
-            requests += ingress.send(site, [ingress.Target(name, base, path=PATH)] * series.n)
+            requests += ingress.send(site, targets[:1] * series.n)
         return {"began": began, "gateways": gateways, "reviews": reviews, "requests": requests}
 
     @override

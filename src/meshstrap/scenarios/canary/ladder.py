@@ -62,7 +62,7 @@ def climb(
     declared = canary.objects(canary.parameters(data), image=image, istio_revision=site.revision)
     observation: Observation = {"began": started.isoformat(), "steps": [], "gateways": ingress.gateway_names(site)}
     url = ingress.base_url(site, site.nodes[0])
-    traffic = Sender(url, secrets.token_hex(8))
+    traffic = Sender(ingress.asked_url(site, site.nodes[0]), secrets.token_hex(8))
     try:
         with traffic:
             for weight in WEIGHTS:
@@ -147,9 +147,8 @@ def _without_v1(site: Site, objects: list[Object], apply: Callable[[list[Object]
     replicas = v1["spec"]["replicas"]
     v1["spec"]["replicas"] = 0
     apply(objects)
-    began, node = site.clock.now().isoformat(), site.nodes[0]
-    target = ingress.Target(node.name, ingress.base_url(site, node))
-    observed: Observation = {"began": began, "requests": ingress.send(site, [target] * AWAY_REQUESTS)}
+    began, targets = site.clock.now().isoformat(), ingress.targets(site)[:1] * AWAY_REQUESTS
+    observed: Observation = {"began": began, "requests": ingress.send(site, targets)}
     engine.collect(lambda: ingress.collect(site, observed), site)
     v1["spec"]["replicas"] = replicas
     apply(objects)

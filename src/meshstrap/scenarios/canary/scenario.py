@@ -99,14 +99,13 @@ class Canary(Scenario):
     def probe(self, site: Site, parameters: Mapping[str, Any], series: Round) -> Observation:
         """Ask every node's NodePort once, then send the series through the first node's."""
         began, gateways = site.clock.now().isoformat(), ingress.gateway_names(site)
-        bases = [(node.name, ingress.base_url(site, node)) for node in site.nodes]
-        requests = ingress.send(site, [ingress.Target(name, base) for name, base in bases])
+        targets = ingress.targets(site)
+        requests = ingress.send(site, targets)
         for request in requests:
             request["counted"] = False
         # Hundreds of requests that all run into their timeout would tell no more than the first one did.
         if requests[0]["status"] is not None:
-            name, base = bases[0]
-            counted = ingress.send(site, [ingress.Target(name, base)] * series.n)
+            counted = ingress.send(site, targets[:1] * series.n)
             requests += [request | {"counted": True} for request in counted]
         return {"began": began, "gateways": gateways, "requests": requests}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import cycle, islice
 from typing import Any
 
 from typing_extensions import override
@@ -53,11 +54,10 @@ class Mirror(Scenario):
     def probe(self, site: Site, parameters: Mapping[str, Any], series: Round) -> Observation:
         """Ask both hosts through every node in turn."""
         began, gateways, pods = site.clock.now().isoformat(), ingress.gateway_names(site), self._pods(site)
-        bases = [(node.name, ingress.base_url(site, node)) for node in site.nodes]
         targets = [
-            ingress.Target(*bases[index % len(bases)], host=host)
+            target
             for host in (judge.MIRRORED, judge.PLAIN)
-            for index in range(series.n)
+            for target in islice(cycle(ingress.targets(site, host=host)), series.n)
         ]
         return {
             "began": began,
