@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
 import json
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
+from meshstrap.evidence.verdict import Outcome, Verdict
 from meshstrap.scenarios.site import Clock
 
 Recorded = Callable[[str], dict[str, Any]]
@@ -52,7 +52,7 @@ def _logs(seen: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def lose() -> Lose:
-    """Lose log lines of an observation: lose(observation, Random(7), share, unless=honest) -> what is left of a copy.
+    """Lose log lines of an observation: lose(observation, Random(7), share, unless=honest) -> the same with fewer.
 
     Those marks are spared of which it has more lines than `unless`: without the line too many nothing was there.
     """
@@ -60,9 +60,8 @@ def lose() -> Lose:
     def left(
         seen: dict[str, Any], random: Random, share: float, unless: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        fewer = copy.deepcopy(seen)
         honest = list(_logs(unless)) if unless else []
-        for index, log in enumerate(_logs(fewer)):
+        for index, log in enumerate(_logs(seen)):
             for mark, lines in list(log.items()):
                 many = lines if isinstance(lines, list) else [lines]
                 if index < len(honest) and len(many) > len(honest[index].get(mark, [])):
@@ -72,9 +71,21 @@ def lose() -> Lose:
                     del log[mark]
                 elif isinstance(lines, list):
                     log[mark] = kept
-        return fewer
+        return seen
 
     return left
+
+
+@pytest.fixture
+def never_passes(recorded: Recorded, lose: Lose) -> Callable[..., None]:
+    """Lose more and more lines of a forged observation: never_passes("fault", judge, forged); it must not pass once."""
+
+    def check(scenario: str, judge: Callable[[dict[str, Any]], Verdict], forged: dict[str, Any]) -> None:
+        for seed in range(5):
+            verdict = judge(lose(forged, Random(seed), 0.2, unless=recorded(scenario)))
+            assert verdict.outcome is not Outcome.PASS, verdict
+
+    return check
 
 
 class Leap(Clock):

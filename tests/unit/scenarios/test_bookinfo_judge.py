@@ -107,11 +107,14 @@ def wrong_image(observation: dict[str, Any]) -> None:
         wrong_image,
     ],
 )
-def test_what_contradicts_the_claim_fails(honest: dict[str, Any], forge: Forgery) -> None:
+def test_what_contradicts_the_claim_fails(
+    honest: dict[str, Any], forge: Forgery, never_passes: Callable[..., None]
+) -> None:
     forge(honest)
     verdict = judge(honest)
     assert verdict.outcome is Outcome.FAIL
     assert "62 pages" not in verdict.summary
+    never_passes("bookinfo", judge, honest)
 
 
 def no_line_at_the_gateway(observation: dict[str, Any]) -> None:

@@ -173,11 +173,14 @@ def poisoned(seen: Seen) -> None:
         (change("200", code=404), "got 404"),
     ],
 )
-def test_what_contradicts_the_claim_fails(seen: Seen, forge: Callable[[Seen], None], said: str) -> None:
+def test_what_contradicts_the_claim_fails(
+    seen: Seen, forge: Callable[[Seen], None], said: str, never_passes: Callable[..., None]
+) -> None:
     forge(seen)
     verdict = judge(seen)
     assert verdict.outcome is Outcome.FAIL
     assert any(said in line for line in (verdict.summary, *verdict.lines)), verdict
+    never_passes("circuit_breaker", judge, seen)
 
 
 def gone_pod(seen: Seen) -> None:

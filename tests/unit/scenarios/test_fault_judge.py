@@ -127,13 +127,16 @@ def no_answer(series: dict[str, Any]) -> None:
         (no_answer, "got no answer: wget: can't connect"),
     ],
 )
-def test_what_contradicts_the_claim_fails(honest: dict[str, Any], forge: Forgery, words: str) -> None:
+def test_what_contradicts_the_claim_fails(
+    honest: dict[str, Any], forge: Forgery, words: str, never_passes: Callable[..., None]
+) -> None:
     forge(honest["rounds"][0])
     verdict = judge(honest)
     assert verdict.outcome is Outcome.FAIL
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(verdict.summary)
     assert "109 of 200" not in verdict.summary
+    never_passes("fault", judge, honest)
 
 
 def test_a_delay_that_a_busy_machine_cut_short_is_still_one(honest: dict[str, Any]) -> None:

@@ -96,11 +96,14 @@ def another_page(observation: dict[str, Any]) -> None:
         another_page,
     ],
 )
-def test_what_contradicts_the_claim_fails(honest: dict[str, Any], forge: Forgery) -> None:
+def test_what_contradicts_the_claim_fails(
+    honest: dict[str, Any], forge: Forgery, never_passes: Callable[..., None]
+) -> None:
     forge(honest)
     verdict = judge(honest)
     assert verdict.outcome is Outcome.FAIL
     assert "12 of 12" not in verdict.summary
+    never_passes("injection", judge, honest)
 
 
 def no_line_out(observation: dict[str, Any]) -> None:

@@ -79,11 +79,14 @@ def to_the_wrong_subset(series: dict[str, Any]) -> None:
         to_the_wrong_subset,
     ],
 )
-def test_what_contradicts_the_claim_fails(honest: dict[str, Any], forge: Forgery) -> None:
+def test_what_contradicts_the_claim_fails(
+    honest: dict[str, Any], forge: Forgery, never_passes: Callable[..., None]
+) -> None:
     forge(honest["rounds"][0])
     verdict = judge(honest)
     assert verdict.outcome is Outcome.FAIL
     assert "all 30" not in verdict.summary
+    never_passes("mirror", judge, honest)
 
 
 def no_line_at_the_gateway(series: dict[str, Any]) -> None:

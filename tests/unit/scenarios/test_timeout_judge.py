@@ -111,11 +111,14 @@ def no_answer(series: dict[str, Any]) -> None:
         no_answer,
     ],
 )
-def test_what_contradicts_the_claim_fails(honest: dict[str, Any], forge: Forgery) -> None:
+def test_what_contradicts_the_claim_fails(
+    honest: dict[str, Any], forge: Forgery, never_passes: Callable[..., None]
+) -> None:
     forge(honest["rounds"][0])
     verdict = judge(honest)
     assert verdict.outcome is Outcome.FAIL
     assert "3 of 3" not in verdict.summary
+    never_passes("timeout", judge, honest)
 
 
 def no_counter(series: dict[str, Any]) -> None:
