@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from meshstrap.bundle.plan import NodeImage, Runtime, Whole
 from meshstrap.facts import system
+from meshstrap.facts.answer import AnswerFact
 
 NAMESPACE = "k8s.io"
 SOCKET = "/run/containerd/containerd.sock"
@@ -68,7 +68,7 @@ cat
 """
 
 
-class Images(FactBase[dict[str, NodeImage]]):
+class Images(AnswerFact[dict[str, NodeImage]]):
     """Returns the images in the kubelet's namespace of containerd, by reference; empty where none answers.
 
     Kubernetes may use another runtime: `meshstrap.facts.runtime.Runtime` looks which.
@@ -95,7 +95,7 @@ class Images(FactBase[dict[str, NodeImage]]):
         return f"{system.PATH}\n{script(SOCKET)}"
 
     @override
-    def process(self, output: list[str]) -> dict[str, NodeImage]:
+    def read(self, output: list[str]) -> dict[str, NodeImage]:
         images = parse(output, SOCKET)["images"]
         return {name: image for name, image in images.items() if not name.startswith("sha256:")}
 

@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from meshstrap.facts import k8s
+from meshstrap.facts.answer import AnswerFact
 
 ISTIOCTL = "/usr/local/bin/istioctl"
 
 
-class IstioctlVersion(FactBase[str]):
+class IstioctlVersion(AnswerFact[str]):
     """Returns the version of the node's istioctl, empty where there is none.
 
     .. code:: python
@@ -29,11 +29,11 @@ class IstioctlVersion(FactBase[str]):
         return f"if test -x {ISTIOCTL}; then {ISTIOCTL} version --remote=false -o json; fi"
 
     @override
-    def process(self, output: list[str]) -> str:
+    def read(self, output: list[str]) -> str:
         return istioctl_version("\n".join(output))
 
 
-class Version(FactBase[dict[str, Any]]):
+class Version(AnswerFact[dict[str, Any]]):
     """Returns the Istio versions that run in the cluster: control planes by revision, and proxies by version.
 
     .. code:: python
@@ -53,7 +53,7 @@ class Version(FactBase[dict[str, Any]]):
         return f"{deployments} && echo {_BETWEEN} && {pods}"
 
     @override
-    def process(self, output: list[str]) -> dict[str, Any]:
+    def read(self, output: list[str]) -> dict[str, Any]:
         if _BETWEEN not in output or output[0] == _BETWEEN:
             return {}
         middle = output.index(_BETWEEN)

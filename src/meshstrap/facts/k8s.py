@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pyinfra.api.exceptions import FactProcessError
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from meshstrap.facts.answer import AnswerFact
 from meshstrap.facts.system import PATH
 from meshstrap.kube import query
 from meshstrap.kube.errors import KubeError
@@ -33,7 +33,7 @@ def get(*arguments: str) -> str:
     return f"{PATH}; if test -e {KUBECONFIG}; then {shlex.join(words)}; fi"
 
 
-class Nodes(FactBase[dict[str, dict[str, Any]]]):
+class Nodes(AnswerFact[dict[str, dict[str, Any]]]):
     """Returns the cluster's nodes.
 
     .. code:: python
@@ -58,11 +58,11 @@ class Nodes(FactBase[dict[str, dict[str, Any]]]):
         return get("nodes")
 
     @override
-    def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
+    def read(self, output: list[str]) -> dict[str, dict[str, Any]]:
         return nodes(items(output))
 
 
-class Namespaces(FactBase[dict[str, dict[str, Any]]]):
+class Namespaces(AnswerFact[dict[str, dict[str, Any]]]):
     """Returns the namespaces and whether new pods in them get a sidecar, by which label.
 
     .. code:: python
@@ -80,11 +80,11 @@ class Namespaces(FactBase[dict[str, dict[str, Any]]]):
         return get("namespaces")
 
     @override
-    def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
+    def read(self, output: list[str]) -> dict[str, dict[str, Any]]:
         return namespaces(items(output))
 
 
-class NodePorts(FactBase[dict[str, dict[str, dict[str, Any]]]]):
+class NodePorts(AnswerFact[dict[str, dict[str, dict[str, Any]]]]):
     """Returns the node ports by Service and port name, each with a URL ready to paste.
 
     .. code:: python
@@ -103,7 +103,7 @@ class NodePorts(FactBase[dict[str, dict[str, dict[str, Any]]]]):
         return get("nodes,services", "--all-namespaces")
 
     @override
-    def process(self, output: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    def read(self, output: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
         found = items(output)
         return node_ports(
             [item for item in found if item["kind"] == "Service"],
@@ -111,7 +111,7 @@ class NodePorts(FactBase[dict[str, dict[str, dict[str, Any]]]]):
         )
 
 
-class Images(FactBase[dict[str, dict[str, Any]]]):
+class Images(AnswerFact[dict[str, dict[str, Any]]]):
     """Returns the images that the cluster's pods use.
 
     .. code:: python
@@ -132,11 +132,11 @@ class Images(FactBase[dict[str, dict[str, Any]]]):
         return get("pods", "--all-namespaces")
 
     @override
-    def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
+    def read(self, output: list[str]) -> dict[str, dict[str, Any]]:
         return images(items(output))
 
 
-class Objects(FactBase[Any]):
+class Objects(AnswerFact[Any]):
     """Returns objects of one kind as the API server gives them, or what an expression picks from them.
 
     Secrets are not read: facts are printed at -vvv. Hosts without a cluster give an empty list, whatever is picked.
@@ -174,7 +174,7 @@ class Objects(FactBase[Any]):
         return get(kind, *where, *([] if labels is None else ["--selector", str(labels)]))
 
     @override
-    def process(self, output: list[str]) -> Any:
+    def read(self, output: list[str]) -> Any:
         found = items(output)
         if self._select is None:
             return found

@@ -6,8 +6,9 @@ import json
 import shlex
 from typing import Any, Literal, TypedDict
 
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
+
+from meshstrap.facts.answer import AnswerFact
 
 DIRECTORY = "/etc/kubernetes"
 # Written before kubeadm begins and renamed when it is through: a half-made node is known as ours, and as half-made.
@@ -95,7 +96,7 @@ class PodNetworkState(TypedDict):
     bridge: list[str]
 
 
-class Member(FactBase[MemberState]):
+class Member(AnswerFact[MemberState]):
     """Returns what the node's files say of its part in a cluster.
 
     .. code:: python
@@ -117,11 +118,11 @@ class Member(FactBase[MemberState]):
         return _MEMBER
 
     @override
-    def process(self, output: list[str]) -> MemberState:
+    def read(self, output: list[str]) -> MemberState:
         return parse_member(output)
 
 
-class Cluster(FactBase[ClusterState | None]):
+class Cluster(AnswerFact[ClusterState | None]):
     """Returns the cluster's nodes, read with the admin's kubeconfig on a control plane node; None where no API answers.
 
     .. code:: python
@@ -147,11 +148,11 @@ class Cluster(FactBase[ClusterState | None]):
         return _CLUSTER
 
     @override
-    def process(self, output: list[str]) -> ClusterState | None:
+    def read(self, output: list[str]) -> ClusterState | None:
         return parse_cluster("\n".join(output))
 
 
-class TakesPods(FactBase[bool]):
+class TakesPods(AnswerFact[bool]):
     """Returns whether a control plane node takes any pod, as its cluster says; False where no API answers."""
 
     default = bool
@@ -161,11 +162,11 @@ class TakesPods(FactBase[bool]):
         return _TAINTS
 
     @override
-    def process(self, output: list[str]) -> bool:
+    def read(self, output: list[str]) -> bool:
         return parse_takes_pods(output)
 
 
-class RequiredImages(FactBase[list[str]]):
+class RequiredImages(AnswerFact[list[str]]):
     """Returns the image references that kubeadm itself names for a version; empty where no kubeadm of it is there.
 
     .. code:: python
@@ -181,11 +182,11 @@ class RequiredImages(FactBase[list[str]]):
         return f'{_PATH}; [ "$(kubeadm version -o short 2>/dev/null)" = {wanted} ] || exit 0; {list_images(version)}'
 
     @override
-    def process(self, output: list[str]) -> list[str]:
+    def read(self, output: list[str]) -> list[str]:
         return [line.strip() for line in output if line.strip()]
 
 
-class PodNetwork(FactBase[PodNetworkState]):
+class PodNetwork(AnswerFact[PodNetworkState]):
     """Returns the node's routes through other machines, and the pods' networks that it masquerades.
 
     .. code:: python
@@ -203,11 +204,11 @@ class PodNetwork(FactBase[PodNetworkState]):
         return f"{_PATH}; ip -4 route show 2>/dev/null; iptables -w -t nat -S POSTROUTING 2>/dev/null; exit 0"
 
     @override
-    def process(self, output: list[str]) -> PodNetworkState:
+    def read(self, output: list[str]) -> PodNetworkState:
         return parse_pod_network(output)
 
 
-class Leftovers(FactBase[list[str]]):
+class Leftovers(AnswerFact[list[str]]):
     """Returns which of the given paths exist, which of the given directories hold something, and pods' interfaces.
 
     .. code:: python
@@ -226,7 +227,7 @@ class Leftovers(FactBase[list[str]]):
         )
 
     @override
-    def process(self, output: list[str]) -> list[str]:
+    def read(self, output: list[str]) -> list[str]:
         return [line.strip() for line in output]
 
 

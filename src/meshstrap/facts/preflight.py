@@ -11,10 +11,9 @@ import time
 from typing import TypedDict
 
 from cryptography.x509 import load_pem_x509_certificate
-from pyinfra.api.exceptions import FactProcessError
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
+from meshstrap.facts.answer import AnswerFact
 from meshstrap.facts.kubeadm import DIRECTORY, DONE, STARTED
 from meshstrap.facts.system import PATH, STARTED_WITH, platform
 
@@ -201,7 +200,7 @@ echo '#clock'; date +%s.%N
 """
 
 
-class Preflight(FactBase[Machine]):
+class Preflight(AnswerFact[Machine]):
     """Returns all that preflight asks of a machine, read in one round trip. `peers` are the other nodes' addresses.
 
     .. code:: python
@@ -224,12 +223,9 @@ class Preflight(FactBase[Machine]):
         return script(peers)
 
     @override
-    def process(self, output: list[str]) -> Machine:
+    def read(self, output: list[str]) -> Machine:
         # The clock is the last that the script reads, so that its difference to ours is not the script's own time.
-        try:
-            return parse(output, read_at=time.time())
-        except (ValueError, KeyError, IndexError) as error:
-            raise FactProcessError(f"the machine answered what cannot be read: {error!r}") from error
+        return parse(output, read_at=time.time())
 
 
 def parse(output: list[str], *, read_at: float) -> Machine:
@@ -280,7 +276,7 @@ def parse(output: list[str], *, read_at: float) -> Machine:
         "resolv_conf": one("resolv_conf"),
         "resolvers": [line.strip() for line in said.get("resolvers", [])],
         "addresses": dict(_pairs(said.get("addresses", []))),
-        "routes": [line.strip() for line in said.get("routes", [])],
+        "routes": _routes(said.get("routes", [])),
         "peers": dict(_pairs(said.get("peers", []))),
         "runtimes": dict(_pairs(said.get("runtimes", []))),
         "containerd": _containerd(said.get("containerd", [])),
@@ -316,6 +312,17 @@ def _sections(output: list[str]) -> dict[str, list[str]]:
 def _pairs(lines: list[str]) -> list[tuple[str, str]]:
     parts = (line.strip().partition(" ") for line in lines)
     return [(key, value.strip()) for key, _, value in parts]
+
+
+def _routes(lines: list[str]) -> list[str]:
+    """Read routes, one each. A multipath route's next hops stand on lines of their own, which begin with a blank."""
+    routes: list[str] = []
+    for line in lines:
+        if line[:1].isspace() and routes:
+            routes[-1] += f" {line.strip()}"
+        else:
+            routes.append(line.strip())
+    return routes
 
 
 def _disks(lines: list[str]) -> dict[str, Mount]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypedDict, TypeVar, cast
+from typing import TypedDict, cast
 
-from pyinfra.api.exceptions import FactProcessError
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from meshstrap.bundle import plan
-from meshstrap.bundle.errors import BundleError
 from meshstrap.facts import containerd, docker, kubeadm, system
+from meshstrap.facts.answer import AnswerFact
 from meshstrap.facts.k8s import KUBECONFIG
 from meshstrap.facts.kubeadm import MemberState
 
@@ -19,7 +16,6 @@ KUBELET = "/var/lib/kubelet"
 DOCKERSHIM = "/var/run/dockershim.sock"
 _PART = "##meshstrap "
 _ASKED = "#asked"
-Answer = TypeVar("Answer")
 _POD_IMAGES = " ".join(
     f"{{..spec.{part}}}"
     for part in (
@@ -106,7 +102,7 @@ class HeldState(TypedDict):
     whole: plan.Whole
 
 
-class Runtime(FactBase[plan.Runtime]):
+class Runtime(AnswerFact[plan.Runtime]):
     """Returns the runtime that the node's kubelet uses and the images in it, in one round trip.
 
     Where nothing of Kubernetes is there yet it is containerd as we install it.
@@ -134,11 +130,11 @@ class Runtime(FactBase[plan.Runtime]):
         return script()
 
     @override
-    def process(self, output: list[str]) -> plan.Runtime:
-        return _readable(parse, output)
+    def read(self, output: list[str]) -> plan.Runtime:
+        return parse(output)
 
 
-class Node(FactBase[NodeState]):
+class Node(AnswerFact[NodeState]):
     """Returns the runtime of the node and what it is in its cluster, in one round trip.
 
     `version` is the Kubernetes whose images kubeadm names; `cluster`: whether to ask the cluster if this node takes
@@ -180,11 +176,11 @@ cat
 }}"""
 
     @override
-    def process(self, output: list[str]) -> NodeState:
-        return _readable(parse_node, output)
+    def read(self, output: list[str]) -> NodeState:
+        return parse_node(output)
 
 
-class Held(FactBase[HeldState]):
+class Held(AnswerFact[HeldState]):
     """Returns what tells that a node lacks no image, in a tenth of the Node fact's time and one round trip.
 
     `images` are pairs of a name and its manifest's digest, `cluster`: whether to ask the cluster if this node takes
@@ -235,11 +231,11 @@ cat
 }}"""
 
     @override
-    def process(self, output: list[str]) -> HeldState:
-        return _readable(parse_held, output)
+    def read(self, output: list[str]) -> HeldState:
+        return parse_held(output)
 
 
-class PodImages(FactBase[list[str] | None]):
+class PodImages(AnswerFact[list[str] | None]):
     """Returns the image references that the cluster's pods name, and what makes pods; asked on a control plane node.
 
     None where the node has nothing to ask a cluster with.
@@ -260,17 +256,9 @@ echo '{_ASKED}'
 printf '%s\\n' "$said" | tr ' ' '\\n'"""
 
     @override
-    def process(self, output: list[str]) -> list[str] | None:
+    def read(self, output: list[str]) -> list[str] | None:
         said = {line.strip() for line in output}
         return sorted(said - {"", _ASKED}) if _ASKED in said else None
-
-
-def _readable(read: Callable[[list[str]], Answer], output: list[str]) -> Answer:
-    """Read an answer; one that is cut off fails its own host alone."""
-    try:
-        return read(output)
-    except (KeyError, ValueError, IndexError, BundleError) as error:
-        raise FactProcessError(f"the node answered what cannot be read: {error!r}") from error
 
 
 def parse_node(output: list[str]) -> NodeState:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TypedDict
 
-from pyinfra.api.facts import FactBase
 from typing_extensions import override
 
 from meshstrap.bundle.platforms import normalize
+from meshstrap.facts.answer import AnswerFact
 
 PATH = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin; LC_ALL=C; export PATH LC_ALL"
 # The variable in our units that tells, from the running process, what that process was started with.
@@ -51,7 +51,7 @@ class Kernel(TypedDict):
     sysctls: dict[str, str]
 
 
-class Platform(FactBase[str]):
+class Platform(AnswerFact[str]):
     """Returns the platform in the form that bundles use, `linux/amd64`."""
 
     @override
@@ -59,11 +59,11 @@ class Platform(FactBase[str]):
         return "uname -m"
 
     @override
-    def process(self, output: list[str]) -> str:
+    def read(self, output: list[str]) -> str:
         return platform(output[0])
 
 
-class Files(FactBase[dict[str, File]]):
+class Files(AnswerFact[dict[str, File]]):
     """Returns content digest and mode of those of the given files that exist, in one round trip.
 
     .. code:: python
@@ -81,7 +81,7 @@ class Files(FactBase[dict[str, File]]):
         )
 
     @override
-    def process(self, output: list[str]) -> dict[str, File]:
+    def read(self, output: list[str]) -> dict[str, File]:
         files: dict[str, File] = {}
         for line in output:
             mode, digest, path = line.strip().split(" ", 2)
@@ -89,7 +89,7 @@ class Files(FactBase[dict[str, File]]):
         return files
 
 
-class Services(FactBase[dict[str, Service]]):
+class Services(AnswerFact[dict[str, Service]]):
     """Returns the state of systemd services.
 
     .. code:: python
@@ -122,11 +122,11 @@ done
 exit 0"""
 
     @override
-    def process(self, output: list[str]) -> dict[str, Service]:
+    def read(self, output: list[str]) -> dict[str, Service]:
         return parse_services(output)
 
 
-class KernelFacilities(FactBase[Kernel]):
+class KernelFacilities(AnswerFact[Kernel]):
     """Returns which kernel modules are there or can be loaded, and the values of sysctls.
 
     .. code:: python
@@ -151,7 +151,7 @@ done
 exit 0"""
 
     @override
-    def process(self, output: list[str]) -> Kernel:
+    def read(self, output: list[str]) -> Kernel:
         return parse_kernel(output)
 
 

@@ -731,17 +731,28 @@ def _networks(machine: Machine) -> dict[ipaddress.IPv4Network, str]:
     found = {
         ipaddress.IPv4Interface(address).network: interface
         for address, interface in machine["addresses"].items()
-        if interface not in ("lo", "cni0")
+        if interface not in ("lo", "cni0") and _is_interface(address)
     }
     for route in machine["routes"]:
         words = route.split()
         if words[0] == "default" or " dev cni0 " in f"{route} ":
             continue
-        network = ipaddress.IPv4Network(words[0], strict=False)
+        try:
+            network = ipaddress.IPv4Network(words[0], strict=False)
+        except ValueError:
+            continue  # Another kind of route, or none.
         # A VPN that takes everything does so by two halves: a default route by another name.
         if network.prefixlen > 1:
             found.setdefault(network, f"a route {' '.join(words[1:5])}")
     return found
+
+
+def _is_interface(address: str) -> bool:
+    try:
+        ipaddress.IPv4Interface(address)
+    except ValueError:
+        return False
+    return True
 
 
 def _peers(machine: Machine, plan: Plan) -> Iterator[Finding]:
