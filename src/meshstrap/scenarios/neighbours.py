@@ -5,9 +5,10 @@ The engine asks for every scenario, so that none has to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from meshstrap.kube import query
 from meshstrap.kube.parallel import each
@@ -57,12 +58,20 @@ def look(site: Site, namespace: str, objects: Iterable[Object]) -> Neighbours:
         pods=tuple(pod for pod in pods if gateway.has_sidecar(pod)),
         gateway_pods=tuple(gateway_pods) if outside else (),
         listeners=gateway.listeners(service) if service else {},
-        addresses=frozenset(node.address for node in site.nodes),
+        addresses=frozenset(_hosts(site)),
         root=str(mesh.get("rootNamespace") or gateway.NAMESPACE),
     )
     live = [item for kind in kinds for item in kind]
     lacks, dimmed = _logs(standing, live, mesh, access_logging.place(name))
     return Neighbours((wrong,) if wrong else lacks, (*dimmed, *find(standing, live)))
+
+
+def _hosts(site: Site) -> Iterator[str]:
+    """Give what requests for the bare URL have as their Host, without the port."""
+    for node in site.nodes:
+        yield node.address
+        if node.url and (host := urlsplit(node.url).hostname):
+            yield host
 
 
 def _logs(
