@@ -126,3 +126,22 @@ def live(client: Client, path: str) -> Item:
     """Return an object as it stands, read without the code under test's parsers."""
     found: Item = client.request("GET", path)
     return found
+
+
+def object_path(item: Item) -> str:
+    """Return where an object of a namespace is served."""
+    root = "/api" if "/" not in item["apiVersion"] else "/apis"
+    metadata = item["metadata"]
+    kind = item["kind"].lower()
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    return f"{root}/{item['apiVersion']}/namespaces/{metadata['namespace']}/{plural}/{metadata['name']}"
+
+
+def without_bookkeeping(item: Item) -> Item:
+    """Return an object without what every write changes."""
+    metadata = {
+        key: value
+        for key, value in item["metadata"].items()
+        if key not in ("generation", "managedFields", "resourceVersion")
+    }
+    return {**item, "metadata": metadata}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from meshstrap.kube.compare import FieldSet, applied_fields, managed_fields, union, without
+from meshstrap.kube.compare import FieldSet, declares, managed_fields, union, without
 from meshstrap.kube.connect import APPLY_PATCH, JSON_PATCH, Client
 from meshstrap.kube.delete import DeleteFailed, delete, wait_gone
 from meshstrap.kube.discovery import Resource
@@ -116,7 +116,7 @@ def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: 
         raise _Refused(_conflict_words(foreign))
     if change.terminating and (left := wait_gone(client, {ref: resource}, time.monotonic() + timeout)):
         raise _Refused(left[ref])
-    if change.taken_over or (change.first and change.outcome == "configured"):
+    if change.taken_over or change.taken_out or (change.first and change.outcome == "configured"):
         _take_over(client, resource, ref, change, plan.manager)
     path = resource.path(ref.namespace, ref.name)
     query = {"fieldManager": plan.manager, "force": "true" if force or change.conflicts else "false"}
@@ -162,7 +162,8 @@ def _take_over(client: Client, resource: Resource, ref: Ref, change: Change, man
 
     Only metadata.managedFields is rewritten. What client-side apply (or a manager named to be taken over) held is ours,
     and the apply that follows removes what of it is not declared. Other writers, when we apply an object for the
-    first time, keep what we do not declare: what we declare would otherwise stay when we drop it.
+    first time, keep what we do not declare: what we declare would otherwise stay when we drop it. What cannot stand
+    beside what is declared becomes ours in the same way, and the apply that follows removes it.
     """
     while True:
         live = read(client, resource, ref.namespace, ref.name)
@@ -199,15 +200,27 @@ def _handed_over(
     rest = [entry for entry in managed_fields(live) if entry not in taken]
     # Not once more where it was done and only the answer got lost: what we took over would be dropped from our fields.
     if change.first and not _applied(live, manager):
-        planned = dry_run(client, resource, ref, change.body or {}, manager, force=True)
-        rest = _yielded(rest, applied_fields(planned, manager)) + _applied(planned, manager)
-    if not taken:
+        if change.taken_out:
+            # The server refuses our apply as yet: of what is held now, what our declaration spells out becomes ours.
+            held = declares(change.body, union(entry.get("fieldsV1") or {} for entry in rest))
+            made = [{**_unwritten(ref), "manager": manager, "fieldsV1": held}]
+        else:
+            made = _applied(dry_run(client, resource, ref, change.body or {}, manager, force=True), manager)
+        rest = _yielded(rest, union(entry["fieldsV1"] for entry in made)) + made
+    if not taken and not change.taken_out:
         return rest
+    rest = [{**entry, "fieldsV1": without(entry.get("fieldsV1") or {}, change.taken_out)} for entry in rest]
+    rest = [entry for entry in rest if entry["fieldsV1"]]
     ours = _applied({"metadata": {"managedFields": rest}}, manager)
-    entry = copy.deepcopy((ours or taken)[0])
+    entry = copy.deepcopy((ours or taken or [_unwritten(ref)])[0])
     entry.update(manager=manager, operation="Apply")
-    entry["fieldsV1"] = union(item.get("fieldsV1") or {} for item in [entry, *taken])
+    entry["fieldsV1"] = union([change.taken_out, *(item.get("fieldsV1") or {} for item in [entry, *taken])])
     return [entry, *(item for item in rest if item not in ours)]
+
+
+def _unwritten(ref: Ref) -> dict[str, Any]:
+    """Return an entry of managedFields for fields that nobody wrote by apply so far."""
+    return {"apiVersion": ref.api_version, "fieldsType": "FieldsV1", "operation": "Apply"}
 
 
 def _applied(item: Mapping[str, Any], manager: str) -> list[dict[str, Any]]:

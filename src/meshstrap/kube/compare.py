@@ -53,15 +53,18 @@ def same(live: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
     return json.dumps(live, sort_keys=True) == json.dumps(planned, sort_keys=True)
 
 
-def differences(live: Mapping[str, Any], planned: Mapping[str, Any], manager: str) -> list[Field]:
+def differences(
+    live: Mapping[str, Any], planned: Mapping[str, Any], manager: str, also: FieldSet | None = None
+) -> list[Field]:
     """Return the fields declared now or before by a manager that differ between live and planned.
 
     Args:
         live: the object in the cluster.
         planned: what a server-side apply dry-run by the manager answers.
         manager: our field manager.
+        also: fields of others that are compared too, because they become ours.
     """
-    owned = union([applied_fields(live, manager), applied_fields(planned, manager)])
+    owned = union([applied_fields(live, manager), applied_fields(planned, manager), also or {}])
     # Without a single declared field (a bare Namespace) nothing is ours; an empty set below would mean everything.
     return list(_walk("", live, planned, owned)) if owned else []
 
@@ -132,7 +135,7 @@ def declares(item: Any, fields: FieldSet) -> FieldSet:
         if key == ".":
             found[key] = {}
             continue
-        value = _child(item, key)
+        value = child(item, key)
         if value is ABSENT:
             continue
         if not below:
@@ -150,7 +153,7 @@ def project(item: Any, fields: FieldSet) -> Any:
         below = {key[2:]: inner for key, inner in fields.items() if key.startswith("f:")}
         return {key: project(value, below[key]) for key, value in item.items() if key in below}
     if isinstance(item, list):
-        places = {_index(item, key): inner for key, inner in fields.items() if key != "."}
+        places = {place(item, key): inner for key, inner in fields.items() if key != "."}
         return [project(value, places[index]) for index, value in enumerate(item) if index in places]
     return item
 
@@ -175,7 +178,7 @@ def without_emptied(body: Any, ours: FieldSet) -> Any:
                 kept[key] = inner
         return kept
     if isinstance(body, list):
-        places = {_index(body, key): below for key, below in ours.items() if key.startswith("k:")}
+        places = {place(body, key): below for key, below in ours.items() if key.startswith("k:")}
         return [without_emptied(value, places.get(index, {})) for index, value in enumerate(body)]
     return body
 
@@ -223,10 +226,10 @@ def _walk(path: str, live: Any, planned: Any, owned: FieldSet) -> Iterator[Field
     for key, below in owned.items():
         if key == ".":
             continue
-        before, after = _child(live, key), _child(planned, key)
+        before, after = child(live, key), child(planned, key)
         if before is ABSENT and after is ABSENT:
             continue
-        yield from _walk(path + _step(key), before, after, below)
+        yield from _walk(path + step_label(key), before, after, below)
         if key.startswith("k:"):
             items.setdefault(before is not ABSENT and after is not ABSENT, []).append(key)
     # Keyed lists keep an order (environment variables refer to earlier ones), which no ownership records.
@@ -244,7 +247,7 @@ def _all(path: str, live: Any, planned: Any) -> Iterator[Field]:
     """Yield what differs below a path that is ours as a whole, as close to the cause as can be."""
     if isinstance(live, Mapping) and isinstance(planned, Mapping):
         for key in [*live, *(key for key in planned if key not in live)]:
-            yield from _all(path + _step(f"f:{key}"), live.get(key, ABSENT), planned.get(key, ABSENT))
+            yield from _all(path + step_label(f"f:{key}"), live.get(key, ABSENT), planned.get(key, ABSENT))
     elif isinstance(live, list) and isinstance(planned, list):
         for index in range(max(len(live), len(planned))):
             before = live[index] if index < len(live) else ABSENT
@@ -257,8 +260,8 @@ def _all(path: str, live: Any, planned: Any) -> Iterator[Field]:
 
 def _order(path: str, live: list[Any], planned: list[Any], keys: list[str]) -> Iterator[Field]:
     """Yield one field if items that both lists hold stand in another order."""
-    before = sorted(keys, key=lambda key: _index(live, key))
-    after = sorted(keys, key=lambda key: _index(planned, key))
+    before = sorted(keys, key=lambda key: place(live, key))
+    after = sorted(keys, key=lambda key: place(planned, key))
     if before != after:
         yield Field(f"{path} (order)", [_label(key) for key in before], [_label(key) for key in after])
 
@@ -267,34 +270,34 @@ def _leaves(path: str, value: Any, fields: FieldSet) -> Iterator[Field]:
     for key, below in fields.items():
         if key == ".":
             continue
-        child = _child(value, key)
-        if child is ABSENT:
+        inner = child(value, key)
+        if inner is ABSENT:
             continue
         # A list's item that is ours itself goes as a whole.
         if not below or (key.startswith("k:") and "." in below):
-            yield Field(path + _step(key), child, ABSENT)
+            yield Field(path + step_label(key), inner, ABSENT)
         else:
-            yield from _leaves(path + _step(key), child, below)
+            yield from _leaves(path + step_label(key), inner, below)
 
 
-def _child(value: Any, key: str) -> Any:
+def child(value: Any, key: str) -> Any:
     """Return the part of a value that one step of a field set names."""
     mark, _, name = key.partition(":")
     if mark == "f":
         return value.get(name, ABSENT) if isinstance(value, Mapping) else ABSENT
     if not isinstance(value, list):
         return ABSENT
-    index = _index(value, key)
+    index = place(value, key)
     return value[index] if index >= 0 else ABSENT
 
 
-def _index(items: list[Any], key: str) -> int:
-    """Return where in a list the item is that a step names, or -1."""
+def place(items: list[Any], key: str) -> int:
+    """Return where in a list the item is that a step of a field set names, or -1."""
     mark, _, name = key.partition(":")
     wanted = json.loads(name)
     for index, item in enumerate(items):
         if mark == "k" and isinstance(item, Mapping):
-            if all(item.get(field, _DEFAULT_KEYS.get(field)) == value for field, value in wanted.items()):
+            if all(item.get(field, DEFAULT_KEYS.get(field)) == value for field, value in wanted.items()):
                 return index
         elif mark == "v" and item == wanted:
             return index
@@ -302,10 +305,11 @@ def _index(items: list[Any], key: str) -> int:
 
 
 # The one list key that a declaration may leave out (ports are keyed by containerPort or port, and protocol).
-_DEFAULT_KEYS = {"protocol": "TCP"}
+DEFAULT_KEYS = {"protocol": "TCP"}
 
 
-def _step(key: str) -> str:
+def step_label(key: str) -> str:
+    """Return one step of a field set as a person reads it in a path."""
     mark, _, name = key.partition(":")
     if mark == "f":
         plain = name.replace("-", "").replace("_", "").isalnum()

@@ -12,11 +12,12 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from typing_extensions import override
 
+from meshstrap.kube.beside import by_hand, managers_of, spelt
 from meshstrap.kube.compare import (
     ABSENT,
     LAST_APPLIED,
@@ -39,6 +40,7 @@ from meshstrap.kube.compare import (
 from meshstrap.kube.connect import APPLY_PATCH, Client
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
+from meshstrap.kube.obstacles import Clearing, clearing, in_the_way
 from meshstrap.kube.parallel import each
 from meshstrap.kube.prune import orphans
 from meshstrap.kube.query import TOGETHER, groups, read, read_many
@@ -87,7 +89,8 @@ class Change:
     `fields` are what differs (for configured ones), `note` says what else a person should know, `error` holds the
     server's words where it refuses the object, `conflicts` who holds fields that we declare. `body` is what is
     sent, after `beforehand` where mappings are to be emptied; `taken_over` names the client-side managers whose fields
-    become ours, `first` says that our manager never applied the object before. `immutable` says that the server
+    become ours, `taken_out` the fields of others that cannot stand beside what is declared (as a field set), `first`
+    says that our manager never applied the object before. `immutable` says that the server
     refuses because a field of the standing object cannot be changed: only a new object can have it. `before` and
     `after` are the object's declared fields in the cluster and as they will be, for `diff.unified`; Secrets are
     masked in them.
@@ -100,6 +103,7 @@ class Change:
     error: str = ""
     conflicts: tuple[Conflict, ...] = ()
     taken_over: tuple[str, ...] = ()
+    taken_out: FieldSet = field(default_factory=dict)
     first: bool = False
     beforehand: Mapping[str, Any] | None = None
     terminating: bool = False
@@ -297,8 +301,8 @@ def conflicts_in(error: ApiError, yielding: Collection[str] = ()) -> tuple[Confl
             holder = match[1] if match else cause.message
             # `kubectl scale` writes as plain "kubectl" to a subresource; otherwise that name is kubectl's own
             # server-side apply, which is somebody's declaration.
-            by_hand = holder.startswith("kubectl-") or (holder == "kubectl" and match is not None and bool(match[2]))
-            found.append(Conflict(holder, cause.field, not by_hand and holder not in yielding))
+            person = by_hand(holder) or (holder == "kubectl" and match is not None and bool(match[2]))
+            found.append(Conflict(holder, cause.field, not person and holder not in yielding))
     return tuple(found)
 
 
@@ -426,11 +430,13 @@ def _change(
     if live is not None and ref.kind in _WEBHOOK_KINDS:
         body = _without_cluster_fields(body, live, manager)
         base = replace(base, body=body)
-    taken = tuple(sorted({entry["manager"] for entry in entries_to_take(live or {}, take_over)}))
+    entries = entries_to_take(live or {}, take_over)
+    taken = tuple(sorted({entry["manager"] for entry in entries}))
     conflicts: tuple[Conflict, ...] = ()
     sent = without_emptied(body, applied_fields(live or {}, manager))
     if sent != body:
         base = replace(base, beforehand=sent)
+    refusal = None
     try:
         try:
             planned = dry_run(client, resource, ref, sent, manager, force=False)
@@ -445,13 +451,22 @@ def _change(
         if error.status == 404:
             # Its definition went away since the kind was discovered.
             return replace(base, outcome="created", note="its kind is not there yet")
-        return replace(base, error=words(error, body), conflicts=conflicts, immutable=error.immutable)
+        refusal = error
+    cleared = None
+    if live is not None and (refusal is None or in_the_way(refusal)):
+        cleared = clearing(client, resource, ref, live, sent, manager, entries, refused=refusal is not None)
+    if cleared:
+        planned = cleared.planned
+        conflicts += _held_by_programs(cleared, live or {})
+    elif refusal:
+        return replace(base, error=words(refusal, body), conflicts=conflicts, immutable=refusal.immutable)
     if live is None:
         return base
     conflicts += _other_owner(body, live)
     if not taken and not conflicts and same(live, planned):
         return replace(base, outcome="unchanged")
-    fields = differences(live, planned, manager)
+    taken_out = cleared.taken_out if cleared else {}
+    fields = differences(live, planned, manager, taken_out)
     ours, wanted = applied_fields(live, manager), applied_fields(planned, manager)
     notes = []
     if taken:
@@ -464,10 +479,12 @@ def _change(
         notes.append("same values; which fields are declared changes")
     if not fields and not taken and ours == wanted:
         return replace(base, outcome="unchanged")
-    if not taken and (hands := sorted({conflict.manager for conflict in conflicts if not conflict.foreign})):
-        notes.append(f"changed by hand ({', '.join(hands)})")
+    hands = {conflict.manager for conflict in conflicts if not conflict.foreign}
+    hands |= {name for path in (cleared.paths if cleared else ()) for name in managers_of(live, path, person=True)}
+    if hands and not taken:
+        notes.append(f"changed by hand ({', '.join(sorted(hands))})")
     notes += [str(conflict) for conflict in conflicts if conflict.foreign]
-    before, after = project(live, union([ours, wanted])), project(planned, wanted)
+    before, after = project(live, union([ours, wanted, taken_out])), project(planned, wanted)
     if ref.kind == "Secret":
         fields = [masked(field) for field in fields]
         before, after = without_secrets(before, after)
@@ -477,9 +494,19 @@ def _change(
         note="; ".join(notes),
         conflicts=conflicts,
         taken_over=taken,
+        taken_out=taken_out,
         first=not ours,
         before=before,
         after=after,
+    )
+
+
+def _held_by_programs(cleared: Clearing, live: Mapping[str, Any]) -> tuple[Conflict, ...]:
+    """Return the conflicts over what programs hold and what stands in the way of our declaration."""
+    return tuple(
+        Conflict(name, f"{spelt(path)}, which excludes what is declared,", True)
+        for path in cleared.programs
+        for name in managers_of(live, path, person=False)
     )
 
 
