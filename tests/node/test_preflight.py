@@ -26,6 +26,8 @@ echo AllowTcpForwarding no >/etc/ssh/sshd_config.d/squatter.conf
 systemctl restart ssh
 cp /etc/resolv.conf /run/resolv.conf.was
 echo nameserver 127.0.0.53 >/etc/resolv.conf
+mkdir -p /etc/cni/net.d
+printf '{"plugins": [{"type": "calico", "ipam": {"type": "calico-ipam"}}]}' >/etc/cni/net.d/10-calico.conflist
 until ss -Hltn | grep -q :6443; do sleep 0.1; done
 """
 MEND = """
@@ -33,6 +35,8 @@ systemctl stop squatter
 rm -f /etc/ssh/sshd_config.d/squatter.conf
 systemctl restart ssh
 cat /run/resolv.conf.was >/etc/resolv.conf
+rm -f /etc/cni/net.d/10-calico.conflist
+rmdir /etc/cni/net.d /etc/cni
 """
 
 # All that a look must leave as it is: files, directories and links with the time of their last change, sysctls, kernel
@@ -119,6 +123,7 @@ def test_all_that_is_wrong_is_told_at_once(how: str, broken_node: Lab, run_pyinf
     output = run.stdout + run.stderr
     assert "error [ports] port 6443 is taken by" in output
     assert "error [resolvers] /etc/resolv.conf names 127.0.0.53" in output
+    assert "error [cni] /etc/cni/net.d/10-calico.conflist names the plugin calico, calico-ipam, which is not" in output
     assert "error [forwarding] control-1: sshd forbids forwarding to" in output
     assert "error [data] kubernetes_version cannot be 1.34" in output
     assert "error [data] ingress_node_port cannot be 'abc'" in output

@@ -11,6 +11,8 @@ from typing_extensions import override
 from meshstrap.facts.answer import AnswerFact
 
 DIRECTORY = "/etc/kubernetes"
+# Where every CNI puts its configuration; the first file by name is in force.
+CNI_FILES = "/etc/cni/net.d"
 # Written before kubeadm begins and renamed when it is through: a half-made node is known as ours, and as half-made.
 STARTED = f"{DIRECTORY}/meshstrap.started"
 DONE = f"{DIRECTORY}/meshstrap.done"

@@ -14,7 +14,8 @@ from cryptography.x509 import load_pem_x509_certificate
 from typing_extensions import override
 
 from meshstrap.facts.answer import AnswerFact
-from meshstrap.facts.kubeadm import DIRECTORY, DONE, STARTED
+from meshstrap.facts.kubeadm import CNI_FILES, DIRECTORY, DONE, STARTED
+from meshstrap.facts.runtime import WHICH_RUNTIME
 from meshstrap.facts.system import PATH, STARTED_WITH, platform
 
 # What kubeadm, the kubelet, kube-proxy, CNI plugins and meshstrap itself run on a node.
@@ -25,6 +26,8 @@ COMMANDS = (
 DIRECTORIES = ("/var/lib/containerd", "/var/lib/kubelet", "/var/lib/etcd", "/usr/local/bin", "/opt")
 SYSCTLS = ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables", "fs.inotify.max_user_instances")
 MODULES = ("overlay", "br_netfilter")
+# Where containerd, Docker and the packages of Debian and the RHEL family look for them.
+CNI_PLUGINS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 # They hold their client certificate themselves.
 KUBECONFIGS = ("admin", "super-admin", "controller-manager", "scheduler")
 FIREWALLS = ("firewalld", "ufw")
@@ -85,6 +88,9 @@ class Machine(TypedDict):
     peers: dict[str, str]
     runtimes: dict[str, str]
     containerd: Containerd | None
+    kubelet_runtime: str
+    cni_files: dict[str, list[str]]
+    cni_plugins: list[str]
     confs: list[str]
     mark: str | None
     certificates: dict[str, float]
@@ -185,6 +191,14 @@ if [ -n "$unit" ] && ! grep -q {STARTED_WITH}= "$unit"; then
         /^[ \t]*disabled_plugins/ {{ print }}
         /^[ \t]*SystemdCgroup/ && section ~ /runtimes[.]runc[.]options/ {{ print }}'
 fi
+# In a shell of its own, for its variables.
+echo '#kubelet_runtime'; ({WHICH_RUNTIME}
+echo "$kind")
+echo '#cni_files'
+for f in {CNI_FILES}/*.conf {CNI_FILES}/*.conflist {CNI_FILES}/*.json; do
+    [ -e "$f" ] && echo "$f" $(tr ',{{}}[]' '\\n' <"$f" | sed -n 's/.*"type"[ \\t]*:[ \\t]*"\\([^"]*\\)".*/\\1/p')
+done
+echo '#cni_plugins'; for d in {shlex.join(CNI_PLUGINS)}; do ls "$d" 2>/dev/null; done | sort -u
 echo '#confs'; for f in admin kubelet; do [ -e {DIRECTORY}/$f.conf ] && echo $f; done
 echo '#mark'; if [ -e {STARTED} ]; then echo started; elif [ -e {DONE} ]; then echo 'done'; fi
 echo '#certificates'
@@ -280,6 +294,9 @@ def parse(output: list[str], *, read_at: float) -> Machine:
         "peers": dict(_pairs(said.get("peers", []))),
         "runtimes": dict(_pairs(said.get("runtimes", []))),
         "containerd": _containerd(said.get("containerd", [])),
+        "kubelet_runtime": one("kubelet_runtime"),
+        "cni_files": {path: rest.split() for path, rest in sorted(_pairs(said.get("cni_files", [])))},
+        "cni_plugins": [line.strip() for line in said.get("cni_plugins", [])],
         "confs": [line.strip() for line in said.get("confs", [])],
         "mark": one("mark") or None,
         "certificates": _certificates(said.get("certificates", [])),

@@ -28,7 +28,7 @@ _POD_IMAGES = " ".join(
 
 # The kubelet's flags win over its configuration, and those of the running process over what the files say now. One
 # that names no endpoint and is older than 1.24 (--container-runtime=docker was the default) has dockershim.
-_WHICH = f"""
+WHICH_RUNTIME = f"""
 pid=$(systemctl show kubelet -p MainPID --value 2>/dev/null)
 flags=$(
     cat {KUBELET}/kubeadm-flags.env /etc/default/kubelet /etc/sysconfig/kubelet 2>/dev/null
@@ -58,6 +58,8 @@ case ${{socket##*/}} in
     *containerd*) kind=containerd ;;
     *) kind=unknown ;;
 esac
+"""
+_WHICH = f"""{WHICH_RUNTIME}
 echo "#endpoint $socket"
 echo "#kind $kind"
 if [ -e "$config" ]; then

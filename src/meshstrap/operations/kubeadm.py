@@ -8,7 +8,6 @@ import json
 import re
 import time
 from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -28,6 +27,7 @@ from meshstrap.bundle.lock import LockError
 from meshstrap.facts import containerd as containerd_facts
 from meshstrap.facts.istio import ISTIOCTL
 from meshstrap.facts.kubeadm import (
+    CNI_FILES,
     DIRECTORY,
     DONE,
     RUNNING,
@@ -51,7 +51,9 @@ from meshstrap.operations.reach import alone, fact, leader_turn
 PROGRAMS = {name: f"/usr/local/bin/{name}" for name in ("kubelet", "kubeadm", "kubectl")}
 KUBELET_UNIT = "/etc/systemd/system/kubelet.service"
 KUBELET_DROP_IN = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf"
-CNI_FILE = "/etc/cni/net.d/10-meshstrap.conflist"
+# The pods' network by its name in the CNI configuration.
+NETWORK = "meshstrap"
+CNI_FILE = f"{CNI_FILES}/10-meshstrap.conflist"
 ROUTES_UNIT = "/etc/systemd/system/meshstrap-pod-network.service"
 KUBEADM_LOG = "/var/log/meshstrap-kubeadm.log"
 API_PORT = 6443
@@ -199,7 +201,9 @@ for name in $(ls /run/netns 2>/dev/null | grep '^cni-'); do ip netns del "$name"
 for directory in $1; do find "$directory" -mindepth 1 -maxdepth 1 -exec rm -rf {{}} + 2>/dev/null; done
 shift
 for path; do rm -f "$path"; done
-rmdir /etc/systemd/system/kubelet.service.d /etc/containerd {DIRECTORY} 2>/dev/null
+rm -f /var/lib/cni/results/{NETWORK}-*
+rmdir /etc/systemd/system/kubelet.service.d /etc/containerd {DIRECTORY} /var/lib/cni/networks/{NETWORK} \
+    /var/lib/cni/networks /var/lib/cni/results /var/lib/cni {CNI_FILES} /etc/cni 2>/dev/null
 systemctl daemon-reload
 systemctl reset-failed 2>/dev/null
 exit 0
@@ -621,7 +625,8 @@ def ours(services: Mapping[str, Service], *, marked: bool, prepared: bool) -> tu
     if marked or kubelet["ours"]:
         directories += ["/var/lib/etcd", DIRECTORY, "/var/lib/kubelet"]
     if runtime["ours"]:
-        directories += ["/var/lib/containerd", "/run/containerd", "/var/lib/cni", str(Path(CNI_FILE).parent)]
+        # Other programs (podman) keep their networks in the same places.
+        directories += ["/var/lib/containerd", "/run/containerd", f"/var/lib/cni/networks/{NETWORK}"]
     if kubelet["ours"] or (prepared and not system.is_foreign(kubelet)):
         paths += [*PROGRAMS.values(), ISTIOCTL, KUBELET_UNIT, KUBELET_DROP_IN]
     if runtime["ours"] or (prepared and not system.is_foreign(runtime)):
@@ -804,7 +809,7 @@ def cni_configuration(pod_cidr: str) -> str:
         json.dumps(
             {
                 "cniVersion": "1.0.0",
-                "name": "meshstrap",
+                "name": NETWORK,
                 "plugins": [
                     {
                         "type": "bridge",

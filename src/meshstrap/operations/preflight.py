@@ -74,10 +74,10 @@ CRI_PLUGINS = {
 CHECKS = frozenset(
     {
         "access", "addresses", "apparmor", "architecture", "bundle", "certificates", "cgroup", "cgroup-driver",
-        "cgroup-v1", "clock", "cluster", "commands", "cpu", "data", "default-route", "disk", "firewall", "forward",
-        "forwarding", "hostname", "images", "inventory", "iptables", "kernel", "machine-id", "memory", "modules",
-        "one-l2", "os", "overlap", "peers", "ports", "product-uuid", "resolvers", "root", "runtime", "selinux",
-        "site", "swap", "sysctls", "systemd", "versions",
+        "cgroup-v1", "clock", "cluster", "cni", "commands", "cpu", "data", "default-route", "disk", "firewall",
+        "forward", "forwarding", "hostname", "images", "inventory", "iptables", "kernel", "machine-id", "memory",
+        "modules", "one-l2", "os", "overlap", "peers", "ports", "product-uuid", "resolvers", "root", "runtime",
+        "selinux", "site", "swap", "sysctls", "systemd", "versions",
     }
 )  # fmt: skip
 
@@ -250,6 +250,8 @@ def judge(machine: Machine, role: Role, plan: Plan, *, now: float) -> list[Findi
         _peers(machine, plan),
         _ports(machine, role, plan),
         _runtimes(machine, plan),
+        _cni(machine, plan),
+        _cluster(machine),
         _certificates(machine, now),
     )
     return [finding for check in checks for finding in check]
@@ -335,20 +337,26 @@ def judge_data(plan: Plan) -> tuple[Plan, list[Finding]]:
     return plan, findings
 
 
-def judge_plan(plan: Plan) -> list[Finding]:
+def judge_plan(plan: Plan, *, standing: bool = False) -> list[Finding]:
     """Judge what must go together in the site's data: versions, and networks.
 
     Args:
         plan: what the site wants; what `judge_data` emptied is not judged again.
+        standing: whether the cluster is one that others made, which kubeadm of ours is not run for.
 
     """
-    return [*_versions(plan), *_networks_apart(plan)]
+    return [*_versions(plan, standing=standing), *_networks_apart(plan)]
 
 
-def _versions(plan: Plan) -> Iterator[Finding]:
+def left_alone(machine: Machine) -> bool:
+    """Tell whether a machine belongs to a cluster that others made."""
+    return bool(machine["confs"]) and machine["mark"] is None
+
+
+def _versions(plan: Plan, *, standing: bool) -> Iterator[Finding]:
     if not plan.kubernetes_version:
         return
-    if versions.parse(plan.kubernetes_version) < OLDEST_KUBERNETES:
+    if not standing and versions.parse(plan.kubernetes_version) < OLDEST_KUBERNETES:
         yield Finding(
             ERROR,
             "versions",
@@ -553,7 +561,7 @@ def _resources(machine: Machine, role: Role, plan: Plan) -> Iterator[Finding]:
         yield Finding(ERROR, "memory", f"{memory}, and a control plane needs 1.7", "Use a larger machine")
     elif not role.control_plane and machine["memory"] < WORKER_MEMORY:
         yield Finding(WARNING, "memory", f"{memory}; Istio with its scenarios wants 2 on a worker", "Expect evictions")
-    if machine["swap"] and plan.kubelet_config.get("failSwapOn", True):
+    if machine["swap"] and not left_alone(machine) and plan.kubelet_config.get("failSwapOn", True):
         yield Finding(
             ERROR,
             "swap",
@@ -802,6 +810,8 @@ def _runtimes(machine: Machine, plan: Plan) -> Iterator[Finding]:
             "CRI-O is installed, and images go into containerd only",
             "Use a node with containerd or without a runtime",
         )
+    if left_alone(machine) and machine["kubelet_runtime"] == "docker":
+        return  # Docker, with a containerd of its own under it, is what this node's kubelet uses.
     if machine["runtimes"].get("containerd") == "others":
         yield Finding(
             WARNING,
@@ -817,7 +827,37 @@ def _runtimes(machine: Machine, plan: Plan) -> Iterator[Finding]:
             "Docker is installed: it has images of its own that the kubelet does not see",
             "Remove it where it is not needed",
         )
-    if machine["confs"] and machine["mark"] is None:
+
+
+def _cni(machine: Machine, plan: Plan) -> Iterator[Finding]:
+    """Judge the CNI configuration that pods would get: of several files, the first by name.
+
+    Source: containerd pkg/cri (`max_conf_num = 1`) and the kubelet's dockershim take the files in lexical order.
+    """
+    for path, plugins in list(machine["cni_files"].items())[:1]:
+        if path == kubeadm.CNI_FILE:
+            return
+        absent = [plugin for plugin in dict.fromkeys(plugins) if plugin not in machine["cni_plugins"]]
+        # The manifests of a CNI bring its plugins where its own file is from an earlier time.
+        comes = bool(plan.cni_manifests) and not machine["confs"]
+        if absent:
+            yield Finding(
+                WARNING if comes else ERROR,
+                "cni",
+                f"{path} names the plugin {', '.join(absent)}, which is not on the node: no pod would get a network",
+                "Remove the file where the CNI that wrote it is gone; else put its plugin back",
+            )
+        elif not plan.cni_manifests and not left_alone(machine):
+            yield Finding(
+                ERROR,
+                "cni",
+                f"{path} comes before {kubeadm.CNI_FILE}: pods would get another program's network",
+                "Remove it, or rename it so that it comes after ours",
+            )
+
+
+def _cluster(machine: Machine) -> Iterator[Finding]:
+    if left_alone(machine):
         yield Finding(
             WARNING,
             "cluster",
@@ -915,13 +955,15 @@ def _look(teller: str, plan: Plan, faults: Sequence[Finding]) -> Look:
     tasks = {each.name: gevent.spawn(_read, each) for each in hosts if each.name not in troubles}
     gevent.joinall(list(tasks.values()))
     machines = {name: task.value for name, task in tasks.items() if task.value is not None}
-    of_bundle = judge_bundle(plan.bundle, plan.kubernetes_version)
+    # A cluster that others made has its own programs, of its own version.
+    standing = any(left_alone(machine) for machine in machines.values())
+    of_bundle = judge_bundle(plan.bundle, "" if standing else plan.kubernetes_version)
     if not faults and not of_bundle:
         of_bundle = _images(plan.bundle, {machine["platform"] for machine in machines.values()})
     findings = [
         *faults,
         *of_bundle,
-        *judge_plan(plan),
+        *judge_plan(plan, standing=standing),
         *judge_groups(host.inventory.groups),
         *judge_together(machines),
     ]

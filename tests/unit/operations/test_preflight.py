@@ -76,6 +76,9 @@ def bare() -> Machine:
         "resolvers": ["192.0.2.1"],
         "peers": {"192.0.2.11": "direct reachable"},
         "runtimes": {},
+        "kubelet_runtime": "containerd",
+        "cni_files": {},
+        "cni_plugins": [],
         "confs": [],
         "mark": None,
         "certificates": {},
@@ -419,3 +422,60 @@ def test_an_image_that_lacks_stops_the_site_and_one_of_a_scenario_is_a_warning()
     assert texts[0] == "kubeadm asks for image registry.k8s.io/pause:3.10, which images/bundle.lock.yaml does not hold"
     assert texts[1] == "Istio: the bundle has no istioctl"
     assert "Deployment/canary/appv1" in texts[2] and "not looked at: cannot be run here" in texts[3]
+
+
+OURS = {"/etc/cni/net.d/10-meshstrap.conflist": ["bridge", "host-local", "portmap"]}
+CALICO = {"/etc/cni/net.d/10-calico.conflist": ["calico", "calico-ipam", "portmap"]}
+PODMAN = {"/etc/cni/net.d/87-podman-bridge.conflist": ["bridge", "host-local"]}
+STANDING = {"confs": ["kubelet"], "mark": "done"}
+FOREIGN = {"confs": ["kubelet"], "mark": None}
+
+
+@pytest.mark.parametrize("node", [{}, STANDING, FOREIGN])
+def test_a_cni_file_whose_plugin_is_gone_is_an_error_by_its_name(bare: Any, node: dict[str, Any]) -> None:
+    bare.update(cni_files={**CALICO, **OURS}, cni_plugins=["bridge", "host-local", "portmap"], **node)
+    (found,) = [each for each in judge(bare, CONTROL, PLAN, now=NOW) if each.check == "cni"]
+    assert found.level == ERROR
+    assert "/etc/cni/net.d/10-calico.conflist names the plugin calico, calico-ipam, which is not" in found.message
+
+
+@pytest.mark.parametrize(
+    ("files", "node", "cni_manifests", "level"),
+    [
+        ({}, {}, [], None),
+        ({**OURS, **PODMAN}, STANDING, [], None),
+        (CALICO, {}, [], ERROR),
+        (CALICO, FOREIGN, [], None),
+        (CALICO, STANDING, ["calico.yaml"], None),
+    ],
+)
+def test_another_programs_network_is_told_only_where_it_would_take_the_place_of_ours(
+    bare: Any, files: dict[str, list[str]], node: dict[str, Any], cni_manifests: list[str], level: str | None
+) -> None:
+    plugins = ["bridge", "calico", "calico-ipam", "host-local", "portmap"]
+    bare.update(cni_files=files, cni_plugins=plugins, **node)
+    plan = replace(PLAN, cni_manifests=cni_manifests)
+    found = [each.level for each in judge(bare, CONTROL, plan, now=NOW) if each.check == "cni"]
+    assert found == ([level] if level else [])
+
+
+def test_a_cni_of_ones_own_brings_the_plugin_that_an_old_file_of_it_names(bare: Any) -> None:
+    bare.update(cni_files=CALICO)
+    found = judge(bare, CONTROL, replace(PLAN, cni_manifests=["calico.yaml"]), now=NOW)
+    assert [each.level for each in found if each.check == "cni"] == [WARNING]
+
+
+def test_the_docker_of_a_cluster_that_others_made_is_what_its_kubelet_uses(bare: Any) -> None:
+    bare.update(FOREIGN, kubelet_runtime="docker", swap=["/dev/sda2"])
+    theirs(bare, ["cri"], "cgroupfs")
+    bare["runtimes"]["docker"] = "others"
+    assert seen(judge(bare, CONTROL, PLAN, now=NOW)) == [(WARNING, "cluster")]
+    # Where the kubelet uses containerd, Docker's images are none of its own.
+    bare["kubelet_runtime"] = "containerd"
+    assert (WARNING, "runtime") in seen(judge(bare, CONTROL, PLAN, now=NOW))
+
+
+def test_a_cluster_that_others_made_is_not_judged_by_our_kubeadm() -> None:
+    old = replace(PLAN, kubernetes_version="1.23.17", istio_version="1.13.4")
+    assert seen(judge_plan(old)) == [(ERROR, "versions")]
+    assert judge_plan(old, standing=True) == []
