@@ -279,6 +279,32 @@ def test_prune_takes_namespaces_only_when_told(site: Site, client: Client, names
     assert f"deleted     Namespace/{namespace}-extra" in told.stderr
 
 
+@pytest.mark.parametrize("text", ["", "# gone\n---\n# all of it\n"])
+def test_an_empty_file_prunes_only_when_told(site: Site, client: Client, namespace: str, text: str) -> None:
+    directory = site.directory / "manifests"
+    directory.mkdir()
+    one, two = config_map("one", namespace, a="1"), config_map("two", namespace, a="1")
+    for item in (one, two):
+        (directory / f"{item['metadata']['name']}.yaml").write_text(yaml.safe_dump(item))
+    options = f'owner="{namespace}", prune=True'
+    assert verdict(apply(site, '"manifests"', options)) == "Success"
+
+    (directory / "one.yaml").write_text(text)
+    for source, gone in (
+        ('"manifests"', f"ConfigMap/{namespace}/one"),
+        ('"manifests/one.yaml"', f"ConfigMap/{namespace}/one, ConfigMap/{namespace}/two"),
+    ):
+        said = f"manifests/one.yaml: no object in there, and prune would delete {gone}. Nothing was touched"
+        assert said in apply(site, source, options, "--dry").stderr
+        refused = apply(site, source, options)
+        assert refused.returncode == 1 and said in refused.stderr and "prune_empty=True" in refused.stderr
+    assert live(client, f"/api/v1/namespaces/{namespace}/configmaps/one")["data"] == {"a": "1"}
+    assert verdict(apply(site, '"manifests"', f"{options}, prune_empty=True")) == "Success"
+    assert f"deleted     ConfigMap/{namespace}/two" in apply(site, "[]", f"{options}, prune_empty=True", "--dry").stderr
+    # An empty file from which nothing would go is no matter.
+    assert verdict(apply(site, '"manifests"', options)) == "No Change"
+
+
 def test_what_another_program_holds_is_named_and_taken_only_with_force(
     site: Site, client: Client, namespace: str
 ) -> None:

@@ -183,6 +183,15 @@ def files(source: Path) -> list[Path]:
     return found
 
 
+def hollow(source: Path) -> list[Path]:
+    """List those files of a manifest's path that declare nothing: empty, or nothing but comments.
+
+    Raises:
+        ManifestError: as `read`.
+    """
+    return [path for path in files(source) if not any(True for _ in read(path))]
+
+
 def checked(objects: Iterable[Any]) -> list[Mapping[str, Any]]:
     """Return objects that did not come from YAML, held to the same rules.
 

@@ -67,6 +67,7 @@ def manifests(
     owner: str | None = None,
     prune: bool = False,
     prune_all: bool = False,
+    prune_empty: bool = False,
     wait: bool = True,
     force: bool = False,
     recreate: bool = False,
@@ -81,6 +82,7 @@ def manifests(
     + owner: name of this set, put on each object as label `meshstrap.dev/owner`
     + prune: whether objects with that label that are no longer declared are deleted
     + prune_all: whether that goes for namespaces and definitions of kinds too: everybody's objects go with them
+    + prune_empty: whether objects are deleted too where the declaration, or a file of it, is empty
     + wait: whether to wait until they are ready, which is also checked where nothing changed
     + force: whether fields that another program holds are taken from it
     + recreate: whether an object is deleted and made anew where a field that cannot be changed differs
@@ -117,6 +119,8 @@ def manifests(
                 take_over=take_over,
             )
         )  # fmt: skip
+        if not prune_empty:
+            _refuse_empty(objects, declared, planned)
     except ERRORS as error:
         yield unplanned(error, declared)
         return
@@ -178,6 +182,20 @@ def load(objects: Sequence[Object] | Path | str) -> Sequence[Object]:
     if isinstance(objects, str | Path):
         return manifest_files.load(Path(objects))
     return manifest_files.checked(objects)
+
+
+def _refuse_empty(objects: Sequence[Object] | Path | str, declared: Sequence[Object], planned: Plan) -> None:
+    """Raise KubeError where pruning would follow an empty file, which is a mishap more often than a wish."""
+    gone = [str(change.ref) for change in planned.changes if change.outcome == "deleted"]
+    if not gone:
+        return
+    files = manifest_files.hollow(Path(objects)) if isinstance(objects, str | Path) else []
+    if files or not declared:
+        what = f"{', '.join(map(str, files))}: no object in there" if files else "no object is declared"
+        raise KubeError(
+            f"{what}, and prune would delete {', '.join(gone)}. "
+            "Nothing was touched; set prune_empty=True if that is meant"
+        )
 
 
 def unplanned(error: Exception, declared: Iterable[Object] = ()) -> FunctionCommand:
