@@ -166,6 +166,83 @@ def test_a_kind_that_nobody_defines(client: Client, namespace: str) -> None:
         put(client, item)
 
 
+def _object(api_version: str, kind: str, namespace: str) -> Item:
+    return {"apiVersion": api_version, "kind": kind, "metadata": {"name": "one", "namespace": namespace}}
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "words"),
+    [
+        (
+            "policy/v1beta1",
+            "PodDisruptionBudget",
+            "the cluster serves PodDisruptionBudget as policy/v1, not as policy/v1beta1; write apiVersion: policy/v1",
+        ),
+        (
+            "extensions/v1beta1",
+            "Ingress",
+            "the cluster serves Ingress as networking.k8s.io/v1, not as extensions/v1beta1; "
+            "write apiVersion: networking.k8s.io/v1",
+        ),
+        (
+            "autoscaling/v2beta2",
+            "HorizontalPodAutoscaler",
+            "the cluster serves HorizontalPodAutoscaler as autoscaling/v2, autoscaling/v1, not as autoscaling/v2beta2; "
+            "write apiVersion: autoscaling/v2",
+        ),
+        (
+            "policy/v1beta1",
+            "PodSecurityPolicy",
+            "this version of Kubernetes serves no PodSecurityPolicy as policy/v1beta1, nor as anything else",
+        ),
+    ],
+)
+def test_a_version_that_is_served_no_longer_is_named_before_anything_is_written(
+    client: Client, namespace: str, api_version: str, kind: str, words: str
+) -> None:
+    item, other = _object(api_version, kind, namespace), config_map("one", namespace, a="1")
+    planned = plan(client, [other, item])
+    assert [change.error for change in planned.changes] == ["", words]
+    with pytest.raises(ApplyFailed) as failed:
+        apply(client, planned)
+    assert failed.value.failures == {Ref.of(item): words}
+    assert failed.value.not_begun == (Ref.of(other),)
+    assert client.request("GET", f"/api/v1/namespaces/{namespace}/configmaps")["items"] == []
+
+
+def test_what_is_declared_in_a_version_that_is_served_no_longer_is_not_pruned(client: Client) -> None:
+    budget = _object("policy/v1", "PodDisruptionBudget", "default")
+    budget["metadata"]["name"] = "no-longer"
+    put(client, budget, owner="no-longer")
+    old: Item = {**budget, "apiVersion": "policy/v1beta1", "metadata": {"name": "no-longer"}}
+    planned = plan(client, [old], owner="no-longer", prune=True)
+    assert [change.outcome for change in planned.changes] == ["created"]
+    assert "write apiVersion: policy/v1" in planned.changes[0].error
+
+
+@pytest.mark.parametrize("stands", [False, True])
+def test_a_version_that_the_declared_definition_does_not_serve_is_named(
+    client: Client, namespace: str, stands: bool
+) -> None:
+    group = f"{'stands' if stands else 'new'}.served.example.org"
+    kind = definition(group, "Dial")
+    item = _object(f"{group}/v1", "Dial", namespace)
+    if stands:
+        put(client, kind, item)
+    first = kind["spec"]["versions"][0]
+    kind["spec"]["versions"] = [{**first, "name": "v2"}, {**first, "served": False, "storage": False}]
+    planned = plan(client, [kind, item])
+    words = (
+        f"its CustomResourceDefinition, declared with it, serves Dial as {group}/v2, not as {group}/v1; "
+        f"write apiVersion: {group}/v2"
+    )
+    assert planned.changes[1].error == words
+    with pytest.raises(ApplyFailed, match="write apiVersion"):
+        apply(client, planned)
+    [change] = changes(client, kind)
+    assert change.outcome == ("configured" if stands else "created")
+
+
 def test_cluster_scoped_objects_take_no_namespace(client: Client) -> None:
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",

@@ -69,6 +69,10 @@ def apply(
     gone = [ref for ref, change in changes.items() if change.outcome == "deleted"]
     ordered = stages(sent, {ref: change.resource for ref, change in sent.items()})
     made: list[Change] = []
+    # Nothing that this plan brings will serve them.
+    misplaced = {ref: change.error for ref, change in sent.items() if change.error and change.resource is None}
+    if misplaced:
+        raise ApplyFailed(misplaced, [ref for ref in changes if ref not in misplaced])
 
     def send(ref: Ref) -> str:
         change = changes[ref]

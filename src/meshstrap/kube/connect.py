@@ -124,6 +124,10 @@ class Client:
         self.version()
         return self._discovery.everything(self)
 
+    def versions(self) -> dict[str, list[str]]:
+        """Return the apiVersions in which the cluster serves each kind, of whatever group; asked for anew."""
+        return self._discovery.versions(self)
+
     def request(
         self,
         method: Method,

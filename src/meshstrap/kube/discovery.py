@@ -75,16 +75,24 @@ class Discovery:
 
     def everything(self, client: Client) -> list[Resource]:
         """Return every kind once, in its group's preferred version, asking the cluster anew."""
-        answers = each(lambda path: client.request("GET", path, accept=_AGGREGATED), ["/api", "/apis"])
-        if all(answer["kind"] == "APIGroupDiscoveryList" for answer in answers):
-            learnt = self._aggregated(answers)
-        else:
-            learnt = self._one_by_one(client, *answers)
         kinds: dict[tuple[str, str], Resource] = {}
-        for resources in learnt:
+        for resources in self._all(client):
             for resource in resources.values():
                 kinds.setdefault((resource.group, resource.kind), resource)
         return list(kinds.values())
+
+    def versions(self, client: Client) -> dict[str, list[str]]:
+        """Return the apiVersions in which each kind is served, of all groups, preferred ones first; asked for anew."""
+        found: dict[str, list[str]] = {}
+        for resource in (resource for resources in self._all(client) for resource in resources.values()):
+            found.setdefault(resource.kind, []).append(resource.api_version)
+        return found
+
+    def _all(self, client: Client) -> list[dict[str, Resource]]:
+        answers = each(lambda path: client.request("GET", path, accept=_AGGREGATED), ["/api", "/apis"])
+        if all(answer["kind"] == "APIGroupDiscoveryList" for answer in answers):
+            return self._aggregated(answers)
+        return self._one_by_one(client, *answers)
 
     def _aggregated(self, answers: Iterable[Mapping[str, Any]]) -> list[dict[str, Resource]]:
         """Read what a server says of all groups at once, each group's preferred version first."""

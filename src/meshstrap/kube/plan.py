@@ -10,7 +10,7 @@ import base64
 import copy
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -45,6 +45,7 @@ from meshstrap.kube.parallel import each
 from meshstrap.kube.prune import orphans
 from meshstrap.kube.query import TOGETHER, groups, read, read_many
 from meshstrap.kube.ref import Ref
+from meshstrap.kube.served import Defined, defined_kinds, misplaced, target
 
 Outcome = Literal["created", "configured", "unchanged", "deleted"]
 
@@ -205,8 +206,8 @@ def plan(
     declared = [_prepared(item, owner) for item in objects]
     kinds = client.resources() if prune else []
     client.discover(item["apiVersion"] for item in declared)
-    defined = _defined_kinds(declared)
-    targets = [_target(client, item, defined, namespace) for item in declared]
+    defined = defined_kinds(declared)
+    targets = [target(client, item, defined, namespace) for item in declared]
     places: dict[Ref, int] = {}
     seen: set[tuple[str, str, str, str]] = set()
     for index, (ref, _, _) in enumerate(targets):
@@ -215,10 +216,14 @@ def plan(
         seen.add(ref.identity)
         places[ref] = index
     changes: dict[Ref, Change] = {}
+    # Whether they have a namespace is known of those alone that are served somewhere: neither is pruned.
+    kept = seen | {replace(ref, namespace=namespace).identity for ref, resource, _ in targets if resource is None}
+    # Asked once, and only where something is served neither now nor by what is declared.
+    versions = client.versions() if any(resource is None for _, resource, _ in targets) else {}
     for ref, resource, known in targets:
         if not known or resource is None:
             unserved = Change(ref, "created", body=declared[places[ref]], resource=resource)
-            changes[ref] = _unserved(client, unserved, defined)
+            changes[ref] = _unserved(client, unserved, defined, versions)
     served = [(ref, resource) for ref, resource, known in targets if known and resource is not None]
 
     def look(pair: tuple[Ref, Resource], live: Mapping[str, Any] | None, note: str = "") -> Change:
@@ -239,7 +244,7 @@ def plan(
     if prune and owner:
         ordered += [
             Change(ref, "deleted", resource=resource)
-            for ref, resource in orphans(client, kinds, f"{OWNER_LABEL}={owner}", manager, seen)
+            for ref, resource in orphans(client, kinds, f"{OWNER_LABEL}={owner}", manager, kept)
             if prune_all or ref.kind not in ("CustomResourceDefinition", "Namespace")
         ]
     return Plan(tuple(ordered), manager, namespace)
@@ -340,50 +345,16 @@ def _prepared(item: Mapping[str, Any], owner: str | None) -> dict[str, Any]:
     return body
 
 
-def _defined_kinds(objects: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Resource]:
-    """Return the kinds that CustomResourceDefinitions among the objects bring."""
-    defined: dict[tuple[str, str], Resource] = {}
-    for item in objects:
-        if item["kind"] == "CustomResourceDefinition":
-            spec = item.get("spec") or {}
-            names = spec.get("names") or {}
-            for version in spec.get("versions") or ():
-                api_version = f"{spec.get('group')}/{version.get('name')}"
-                kind = str(names.get("kind"))
-                defined[api_version, kind] = Resource(
-                    api_version, kind, str(names.get("plural")), spec.get("scope") == "Namespaced"
-                )
-    return defined
-
-
-def _target(
-    client: Client, item: Mapping[str, Any], defined: Mapping[tuple[str, str], Resource], namespace: str
-) -> tuple[Ref, Resource | None, bool]:
-    """Return an object's full name, where it is served, and whether it is served already."""
-    ref = Ref.of(item)
-    try:
-        resource, known = client.resource(ref.api_version, ref.kind), True
-    except UnknownKind:
-        found = defined.get((ref.api_version, ref.kind))
-        if found is None:
-            return ref, None, False
-        resource, known = found, False
-    if not resource.namespaced:
-        ref = replace(ref, namespace="")
-    elif not ref.namespace:
-        ref = replace(ref, namespace=namespace)
-    return ref, resource, known
-
-
-def _unserved(client: Client, change: Change, defined: Iterable[tuple[str, str]]) -> Change:
+def _unserved(client: Client, change: Change, defined: Defined, versions: Mapping[str, Iterable[str]]) -> Change:
     """Return what becomes of an object whose kind is not served as declared; it may stand in another version."""
     ref = change.ref
-    for api_version, kind in defined:
-        if kind == ref.kind and api_version.rpartition("/")[0] == ref.group:
-            with suppress(UnknownKind):
-                if read(client, client.resource(api_version, kind), ref.namespace, ref.name) is not None:
-                    note = f"stands as {api_version}; {ref.api_version} is not served yet"
-                    return replace(change, outcome="configured", note=note)
+    if error := misplaced(ref, defined, versions):
+        return replace(change, error=error)
+    for api_version in defined.get((ref.group, ref.kind), ()):
+        with suppress(UnknownKind):
+            if read(client, client.resource(api_version, ref.kind), ref.namespace, ref.name) is not None:
+                note = f"stands as {api_version}; {ref.api_version} is not served yet"
+                return replace(change, outcome="configured", note=note)
     return replace(change, note="its kind is not there yet")
 
 
