@@ -25,9 +25,9 @@ from meshstrap.kube import manifests, query
 from meshstrap.kube.errors import KubeError
 from meshstrap.kube.plan import Change, plan
 from meshstrap.kube.wait import NotReady, wait
-from meshstrap.mesh import gateway, revision
+from meshstrap.mesh import revision
 from meshstrap.mesh.errors import MeshError
-from meshstrap.scenarios import ingress, neighbours, rivals
+from meshstrap.scenarios import ingress, neighbours, rivals, surroundings
 from meshstrap.scenarios.rivals import Rival
 from meshstrap.scenarios.site import Node, Site
 from meshstrap.scenarios.witnesses import weighed
@@ -223,7 +223,7 @@ def prove(
         "verdict": verdict.as_dict(),
         "started": started.isoformat(),
         "finished": site.clock.now().isoformat(),
-        "site": _surroundings(site, scenario),
+        "site": surroundings.note(site, scenario.namespace),
         "objects": objects,
         "observation": observation,
     }
@@ -428,38 +428,6 @@ class _Phases:
             self._seconds[self._name] = round(now - self._began, 3)
         self._name, self._began = name, now
         self._site.progress(f"{self._scenario}: {name}")
-
-
-def _surroundings(site: Site, scenario: Scenario) -> dict[str, Any]:
-    """Note where it was proved: nodes, versions, the images that ran with their digests, and the events around it."""
-    found: dict[str, Any] = {
-        "nodes": [{"name": node.name, "address": node.address, "url": node.url, "by": node.by} for node in site.nodes]
-    }
-    try:
-        found["kubernetes"] = site.client.version()
-        pods = [
-            pod
-            for namespace in (gateway.NAMESPACE, scenario.namespace)
-            for pod in query.list(site.client, "v1", "Pod", namespace)
-        ]
-        found["images"] = {
-            status["image"]: status.get("imageID", "")
-            for pod in pods
-            for key in ("containerStatuses", "initContainerStatuses")
-            for status in pod.get("status", {}).get(key, [])
-        }
-        found["pods"] = [
-            f"{pod['metadata']['namespace']}/{pod['metadata']['name']} on {pod['spec'].get('nodeName', 'no node')}"
-            for pod in pods
-        ]
-        found["events"] = [
-            f"{event.get('lastTimestamp') or event.get('eventTime')} {event.get('type')} {event.get('reason')}"
-            f" {event['involvedObject'].get('kind')}/{event['involvedObject'].get('name')}: {event.get('message')}"
-            for event in query.list(site.client, "v1", "Event", scenario.namespace)
-        ]
-    except KubeError as error:
-        found["incomplete"] = str(error)
-    return found
 
 
 def compared(pending: Iterable[Change]) -> tuple[list[str], list[str]]:
