@@ -38,7 +38,7 @@ Observation = dict[str, Any]
 
 CONVERGE_SECONDS = 60.0
 CONVERGE_PAUSE = 0.2
-# Where others' rules are in force, the same difference for so long will not go away by waiting.
+# Where others' routing is in force, the same difference for so long will not go away by waiting.
 RIVALLED_SECONDS = 15.0
 # Access-log lines were seen 0.5 to 0.9 s after the request; a loaded machine needs longer.
 COLLECT_SECONDS = 15.0
@@ -303,7 +303,7 @@ def _phases(
             tuple(str(error).splitlines()[2:]),
         )
     phase.begin("converge")
-    rivalled = any(not rival.inert for rival in beside.rivals)
+    rivalled = any(rival.diverts for rival in beside.rivals)
     steady = RIVALLED_SECONDS if rivalled else CONVERGE_SECONDS
     differences = converge(lambda: scenario.differences(site, objects), site, steady=steady)
     observation["differences"] = differences
@@ -312,7 +312,7 @@ def _phases(
             Outcome.FAIL,
             f"the proxies do not hold the declared configuration: {differences[0]}",
             f"every relevant proxy holds the declared routes and endpoints within {CONVERGE_SECONDS:g} s, or"
-            f" {RIVALLED_SECONDS:g} s without a change where others' rules are in force",
+            f" {RIVALLED_SECONDS:g} s without a change where others' routing is in force",
             tuple(differences[1:]),
         )
     phase.begin("control")

@@ -37,6 +37,8 @@ KINDS = (
     ("telemetry.istio.io/v1alpha1", "Telemetry"),
     ("extensions.istio.io/v1alpha1", "WasmPlugin"),
 )
+# Those that change what proxies hold of routes, clusters and endpoints.
+_ROUTING = ("VirtualService", "DestinationRule", "Gateway", "ServiceEntry", "Sidecar", "EnvoyFilter")
 # What Istio's installers put on the objects of Istio itself.
 _OF_ISTIO = ("install.operator.istio.io/owning-resource", "operator.istio.io/component")
 
@@ -54,6 +56,11 @@ class Rival:
     name: str
     what: str
     inert: str = ""
+
+    @property
+    def diverts(self) -> bool:
+        """Whether it is in force and may keep proxies from ever holding what the scenario declares."""
+        return not self.inert and self.name.startswith(_ROUTING)
 
     @property
     def text(self) -> str:

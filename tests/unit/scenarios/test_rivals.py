@@ -202,6 +202,7 @@ def test_what_is_felt_is_named_with_what_it_changes(scenario: str, item: Object,
     (rival,) = rivals(scenario, item)
     assert named in rival.text
     assert not rival.inert
+    assert rival.diverts is (item["kind"] not in ("AuthorizationPolicy", "PeerAuthentication", "WasmPlugin"))
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_what_is_felt_is_named_with_what_it_changes(scenario: str, item: Object,
 )
 def test_what_is_not_felt_today_is_named_with_the_reason(scenario: str, item: Object, why: str) -> None:
     (rival,) = rivals(scenario, item)
-    assert why in rival.inert
+    assert why in rival.inert and not rival.diverts
     assert rival.text.endswith(f"; not felt today: {rival.inert}")
 
 
