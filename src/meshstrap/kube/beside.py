@@ -36,6 +36,12 @@ def by_hand(manager: str) -> bool:
     return manager.startswith("kubectl-")
 
 
+def gives_way(entry: Mapping[str, Any], manager: str) -> bool:
+    """Whether what an entry of managedFields holds is a person's, or our own by other means than apply."""
+    name = str(entry.get("manager"))
+    return entry.get("operation") == "Update" and not entry.get("subresource") and (by_hand(name) or name == manager)
+
+
 @dataclass(frozen=True)
 class Holders:
     """Who holds the fields of a live object: ourselves by apply, people (and ourselves by other means), programs."""
@@ -55,10 +61,9 @@ class Holders:
         """
         sorted_: dict[str, list[FieldSet]] = {"ours": [], "hand": [], "programs": []}
         for entry in managed_fields(live):
-            name, update = str(entry.get("manager")), entry.get("operation") == "Update"
-            if entry in taken or (name == manager and not update):
+            if entry in taken or (entry.get("manager") == manager and entry.get("operation") == "Apply"):
                 holder = "ours"
-            elif update and not entry.get("subresource") and (by_hand(name) or name == manager):
+            elif gives_way(entry, manager):
                 holder = "hand"
             else:
                 holder = "programs"

@@ -21,6 +21,7 @@ from meshstrap.kube.beside import (
     declared_fields,
     fields_in,
     fields_of,
+    gives_way,
     items_by_hand,
 )
 from meshstrap.kube.compare import FieldSet, managed_fields, union
@@ -82,6 +83,9 @@ def clearing(
 
     Returns None where nothing is to be taken out, or nothing helps.
     """
+    # Most objects are as declared, and nobody's hand was on them.
+    if not refused and not any(gives_way(entry, manager) for entry in managed_fields(live)):
+        return None
     holders = Holders.of(live, manager, taken)
     strays = items_by_hand(live, body, holders)
     if not strays and not refused:
