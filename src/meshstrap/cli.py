@@ -144,17 +144,24 @@ def _fail(problems: Sequence[str]) -> None:
 @_platform("Take this platform only; repeatable.")
 @click.option("--version", default="", help="Version of a program that does not tell its own.")
 @click.option("--replace", is_flag=True, help="Replace what has other content under the same name.")
+@click.option("--partial", is_flag=True, help="Of a file in which not all images are whole, add those that are.")
 @_in_bundle
 def add(
-    paths: tuple[Path, ...], name: str, platforms: tuple[str, ...], version: str, replace: bool, directory: Path
+    paths: tuple[Path, ...],
+    name: str,
+    platforms: tuple[str, ...],
+    version: str,
+    replace: bool,
+    partial: bool,
+    directory: Path,
 ) -> None:
     """Add images and programs from files: what people have on their disks.
 
     Archives by docker save, nerdctl save, ctr images export and skopeo, OCI layouts, other bundles; release archives
-    of Istio, containerd, runc and the CNI plugins, and programs by themselves. Plain, gzip or zstd. What is there
-    already stays as it is.
+    of Istio, containerd, runc and the CNI plugins, and programs by themselves. Plain, gzip, zstd, xz or bzip2. What
+    is there already stays as it is.
     """
-    wishes = adding.Wishes(name, platforms, version, replace)
+    wishes = adding.Wishes(name, platforms, version, replace, partial)
     _fail(adding.add(Bundle(directory), paths, wishes, click.echo))
 
 

@@ -25,7 +25,7 @@ _TABLES = ("index.json", "manifest.json")
 # Where the header of a tar, of POSIX or GNU, has its magic.
 _USTAR = 257
 # What people call archives: one that is none was cut off, or is a page that says why it was not to be had.
-_SUFFIXES = (".tar", ".tgz", ".gz", ".zst")
+_SUFFIXES = (".tar", ".tgz", ".gz", ".zst", ".xz", ".txz", ".bz2", ".tbz2", ".tbz")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Wishes:
         platforms: Which platforms are taken; empty for all that are there.
         version: The version of a program that does not tell its own; empty for none.
         replace: Whether other content under a name that the bundle has is replaced.
+        partial: Whether the whole images of a file are taken though others of it are not whole.
         source: What the lock says of where an image came from; empty for the file's format and name.
     """
 
@@ -44,6 +45,7 @@ class Wishes:
     platforms: tuple[str, ...] = ()
     version: str = ""
     replace: bool = False
+    partial: bool = False
     source: str = ""
 
 
@@ -95,7 +97,10 @@ def put(
     Raises:
         BundleError: The bundle itself cannot be written.
     """
-    failures = []
+    failures: list[str] = []
+    # What was named and is nothing of ours: beside other things, as a glob names them, that is no error.
+    nothing: list[str] = []
+    taken = False
 
     def say(line: str) -> None:
         # Files are called, and say of themselves, what would break a terminal.
@@ -107,18 +112,26 @@ def put(
         try:
             intent.read(path)
         except BundleError as error:
-            if isinstance(error, NothingError) and path != given:
+            if not isinstance(error, NothingError):
+                failures.append(printable(str(error)))
+            elif path == given:
+                nothing.append(printable(str(error)))
+            else:
                 say(f"{error}: left out")
                 continue
-            failures.append(printable(str(error)))
         else:
+            taken = True
             lock = intent.lock
             bundle.save(lock)
             if intent.replaced:
                 bundle.store.prune(lock)
         barren.pop(given, None)
-    failures += [f"{printable(str(path))}: holds neither images nor programs that go onto nodes" for path in barren]
-    return lock, failures
+    nothing += [f"{printable(str(path))}: holds neither images nor programs that go onto nodes" for path in barren]
+    if taken:
+        for line in nothing:
+            say(f"{line}: left out")
+        return lock, failures
+    return lock, failures + nothing
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
@@ -190,7 +203,7 @@ class _Intent:
             self._read_bundle(Bundle(path))
             return
         contents = Directory(path)
-        found = images.find(contents)
+        found = images.find(contents, self._is_known)
         if found is None:
             raise NothingError(f"{path}: is no OCI layout, no bundle and no directory of archives")
         self._put_images(contents, found, self._wishes.source or f"{found.format} {path.resolve().name}")
@@ -212,7 +225,7 @@ class _Intent:
             if kind_of(head) != PLAIN or head[_USTAR:].startswith(b"ustar") or _is_called_archive(path):
                 raise  # It was an archive once, or was to be one.
             raise NothingError(str(error)) from None
-        found = images.find(contents)
+        found = images.find(contents, self._is_known)
         if found is not None:
             self._put_images(contents, found, f"{found.format} {path.name}")
             return
@@ -268,7 +281,14 @@ class _Intent:
         return chosen
 
     def _put_images(self, contents: Contents, found: Found, source: str, theirs: Lock | None = None) -> None:
-        for line in found.left_out:
+        if found.incomplete and not self._wishes.partial:
+            whole = ", ".join(dict.fromkeys(name for image in found.images for name in image.names))
+            raise BundleError(
+                f"{contents.path}: not all of its images are whole: {'; '.join(found.incomplete)}. Whole are"
+                f" {whole or 'those without a name'}: give --partial to add these; save the others anew, or add first"
+                " what has the layers that they lack"
+            )
+        for line in (*found.left_out, *found.incomplete):
             self._echo(f"{contents.path}: left out: {line}")
         wanted = [
             replace(image, names=names)
@@ -284,6 +304,9 @@ class _Intent:
                 self._echo(
                     "  its zstd layers are gzip now, for Docker takes no zstd: its manifest is this bundle's own"
                 )
+
+    def _is_known(self, diff_id: str) -> bool:
+        return intake.known(self._store, self._before, diff_id) is not None
 
     def _chosen(self, path: Path, found: Sequence[FoundImage]) -> list[FoundImage]:
         """Choose the images that are wanted, under the names that they are to have."""

@@ -37,6 +37,7 @@ class Member:
         size: Its bytes.
         head: The first bytes of it.
         link: For a link, the name of the file that it stands for; else empty.
+        root_link: The same, read from the archive's root.
         json: All of it, where it is small and may be JSON; else None.
     """
 
@@ -44,6 +45,7 @@ class Member:
     size: int
     head: bytes = b""
     link: str = ""
+    root_link: str = ""
     json: bytes | None = None
 
 
@@ -83,7 +85,7 @@ class Contents(Protocol):
 
 
 class Archive:
-    """A tar, plain or compressed with gzip or zstd.
+    """A tar, plain or compressed with gzip, zstd, xz or bzip2.
 
     Args:
         path: The file.
@@ -103,7 +105,8 @@ class Archive:
             if name in self.members:
                 raise BundleError(f"{path}: {printable(name)} stands there twice")
             if info.issym() or info.islnk():
-                self.members[name] = Member(name, 0, link=self._target(name, info))
+                root = posixpath.normpath(info.linkname).lstrip("/")
+                self.members[name] = Member(name, 0, link=self._target(name, info), root_link=root)
                 continue
             if not info.isreg() or info.issparse():
                 continue
@@ -167,7 +170,8 @@ class Archive:
                 return None
             if not member.link:
                 return name
-            name = member.link
+            # Some write where the file stands from the archive's root, whatever kind of link it is.
+            name = member.link if member.link in self.members else member.root_link
         raise BundleError(f"{self.place(name)}: a link to a link to a link")
 
     def _target(self, name: str, info: tarfile.TarInfo) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +42,9 @@ _GZIP_TYPES = (
 )
 # An index of indexes is legal; nobody writes them deeper.
 _DEEPEST = 3
+# Tells by its diff ID whether a layer is to be had.
+Known = Callable[[str], bool]
+
 _DOCKER_CONFIG = re.compile(r"(?:.*/|sha256:)?([0-9a-f]{64})(?:\.json)?")
 
 
@@ -95,18 +98,25 @@ class Found:
         format: For people: one of `DOCKER`, `OCI`, `PLAIN_DIRECTORY`.
         left_out: What it names and gives no image for nodes, a line each: platforms that were not exported, other
             systems', signatures, charts.
+        incomplete: Images of which parts are missing, a line each.
     """
 
     images: tuple[FoundImage, ...]
     format: str
     left_out: tuple[str, ...] = ()
+    incomplete: tuple[str, ...] = ()
 
 
-def find(contents: Contents) -> Found | None:
+def _nothing(diff_id: str) -> bool:
+    return False
+
+
+def find(contents: Contents, known: Known = _nothing) -> Found | None:
     """Find the images.
 
     Args:
         contents: Where to look.
+        known: Tells by its diff ID of a layer that is missing there whether it is to be had elsewhere.
 
     Returns:
         What there is; None where this is nothing that holds images.
@@ -115,11 +125,11 @@ def find(contents: Contents) -> Found | None:
         BundleError: It does not hold what it says that it holds.
     """
     if contents.find("index.json"):
-        found = _Layout(contents).read()
+        found = _Layout(contents, known).read()
     elif contents.find("version") and contents.find("manifest.json"):
-        found = _plain_directory(contents)
+        found = _plain_directory(contents, known)
     elif contents.find("manifest.json"):
-        found = _docker(contents)
+        found = _docker(contents, known)
     elif contents.find("repositories"):
         raise BundleError(
             f"{contents.path}: has `repositories` and no manifest.json: written by a Docker before 1.10; "
@@ -127,8 +137,8 @@ def find(contents: Contents) -> Found | None:
         )
     else:
         return None
-    if not found.images and found.left_out:
-        raise BundleError(f"{contents.path}: {'; '.join(found.left_out)}")
+    if not found.images and (found.incomplete or found.left_out):
+        raise BundleError(f"{contents.path}: {'; '.join(found.incomplete or found.left_out)}")
     return found
 
 
@@ -170,8 +180,9 @@ class _NoImage:
 class _Layout:
     """An OCI image layout."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, known: Known) -> None:
         self._contents = contents
+        self._known = known
         self._left_out: list[str] = []
         self._lacks: list[str] = []
 
@@ -183,17 +194,23 @@ class _Layout:
         """
         place = self._contents.place("index.json")
         images: list[FoundImage] = []
+        incomplete: list[str] = []
         for descriptor in parse_json(self._contents.json("index.json"), place).items("manifests"):
             self._lacks = []
             found = list(self.below(descriptor))
-            if self._lacks and not found:
-                raise BundleError(f"{self._contents.path}: {'; '.join(self._lacks)}")
+            if not found:
+                incomplete += self._lacks
             names = _names(descriptor) if found else ()
             images += [replace(image, names=names) for image in found]
         images = list(self._named_by_docker(images))
         named = {image.config for image in images if image.names}
         # containerd's export of all that Kubernetes has names each image by its ID once more.
-        return Found(tuple(each for each in images if each.names or each.config not in named), OCI, self.left_out)
+        return Found(
+            tuple(each for each in images if each.names or each.config not in named),
+            OCI,
+            tuple(line for line in self.left_out if line not in incomplete),
+            tuple(dict.fromkeys(incomplete)),
+        )
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -222,7 +239,7 @@ class _Layout:
             return
         if media_type in _INDEX_TYPES:
             raise BundleError(f"{node.file}: is said to be an index, and lists no manifests")
-        image = _image(self._contents, node, content)
+        image = _image(self._contents, node, content, self._known)
         if isinstance(image, _NoImage):
             self._note(descriptor, image)
         else:
@@ -251,7 +268,7 @@ def blob(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
 
-def _image(contents: Contents, node: Node, content: bytes) -> FoundImage | _NoImage:
+def _image(contents: Contents, node: Node, content: bytes, known: Known) -> FoundImage | _NoImage:
     """Read a manifest."""
     config_entry = node.part("config")
     media_type = config_entry.optional("mediaType")
@@ -262,9 +279,8 @@ def _image(contents: Contents, node: Node, content: bytes) -> FoundImage | _NoIm
         (each.checked("digest", is_digest, "sha256:<64 hex digits>"), each.integer("size"))
         for each in node.items("layers")
     ]
-    for digest in (config_digest, *(digest for digest, _ in digests)):
-        if contents.find(blob(digest)) is None:
-            return _NoImage(f"{blob(digest)} is not in it")
+    if contents.find(blob(config_digest)) is None:
+        return _NoImage(f"{blob(config_digest)} is not in it")
     config = _blob(contents, config_digest, config_entry.integer("size"))
     place = contents.place(blob(config_digest))
     if not parse_json(config, place).optional("os"):
@@ -279,22 +295,25 @@ def _image(contents: Contents, node: Node, content: bytes) -> FoundImage | _NoIm
         FoundLayer(blob(digest), diff_id, digest, size)
         for (digest, size), diff_id in zip(digests, diff_ids, strict=True)
     )
+    for layer in layers:
+        if contents.find(layer.member) is None and not known(layer.diff_id):
+            return _NoImage(f"{layer.member} is not in it")
     labelled = media_type in _CONFIG_TYPES and all(
         each.optional("mediaType") in _GZIP_TYPES for each in node.items("layers")
     )
     return FoundImage((), platform, config, content if labelled else b"", layers)
 
 
-def _plain_directory(contents: Contents) -> Found:
+def _plain_directory(contents: Contents, known: Known) -> Found:
     """Read what `skopeo copy ... dir:` writes: the registry's manifest or index, and blobs by their hex digests."""
     renamed = _Renamed(contents)
     content = contents.json("manifest.json")
     node = parse_json(content, contents.place("manifest.json"))
-    layout = _Layout(renamed)
+    layout = _Layout(renamed, known)
     if node.has("manifests"):
         images = [image for entry in node.items("manifests") for image in layout.below(entry)]
     else:
-        image = _image(renamed, node, content)
+        image = _image(renamed, node, content, known)
         if isinstance(image, _NoImage):
             raise BundleError(f"{contents.path}: {image.why}")
         images = [image]
@@ -330,9 +349,9 @@ class _Renamed:
         return self._contents.json(self.name(name))
 
 
-def _docker(contents: Contents) -> Found:
+def _docker(contents: Contents, known: Known) -> Found:
     """Read what `docker save` and skopeo's docker-archive write: configs by name, layers as tars."""
-    images, left_out = [], []
+    images, left_out, incomplete = [], [], []
     for entry in _entries(parse_json(contents.json("manifest.json"), contents.place("manifest.json"))):
         name = entry.text("Config")
         config = contents.json(_plain(entry, name))
@@ -349,15 +368,24 @@ def _docker(contents: Contents) -> Found:
             raise BundleError(
                 f"{entry.file}: {entry.key}: has {len(members)} layers, and {printable(name)} {len(diff_ids)} diff IDs"
             )
-        layers = []
-        for member, diff_id in zip(members, diff_ids, strict=True):
-            file = contents.find(member)
-            if file is None:
-                raise BundleError(f"{contents.path}: has no member {printable(member)}, a layer of {printable(name)}")
-            promised = f"sha256:{member.rpartition('/')[2]}" if member.startswith("blobs/sha256/") else ""
-            layers.append(FoundLayer(file.name, diff_id, promised))
-        images.append(FoundImage(_tags(entry), platform, config, b"", tuple(layers)))
-    return Found(tuple(images), DOCKER, tuple(left_out))
+        layers = [_docker_layer(contents, member, diff_id) for member, diff_id in zip(members, diff_ids, strict=True)]
+        tags = _tags(entry)
+        absent = [
+            printable(member)
+            for member, layer in zip(members, layers, strict=True)
+            if contents.find(layer.member) is None and not known(layer.diff_id)
+        ]
+        if absent:
+            incomplete.append(f"{', '.join(tags) or printable(name)}: has no member {', '.join(absent)}")
+        else:
+            images.append(FoundImage(tags, platform, config, b"", tuple(layers)))
+    return Found(tuple(images), DOCKER, tuple(left_out), tuple(incomplete))
+
+
+def _docker_layer(contents: Contents, member: str, diff_id: str) -> FoundLayer:
+    file = contents.find(member)
+    promised = f"sha256:{member.rpartition('/')[2]}" if member.startswith("blobs/sha256/") else ""
+    return FoundLayer(file.name if file else member, diff_id, promised)
 
 
 def _entries(node: Node) -> list[Node]:

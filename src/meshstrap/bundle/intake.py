@@ -93,17 +93,24 @@ def take_programs(
             )
 
 
-def is_kept(contents: Contents, image: FoundImage) -> bool:
-    """Tell whether an image goes into the store as it is, with its registry's manifest: all its layers are gzip.
+def is_kept(image: FoundImage, layers: Sequence[Layer]) -> bool:
+    """Tell whether an image goes into the store as it is, with its registry's manifest: its layers are what that names.
 
-    The manifest is there only where it labels them so. Both count, for runtimes go by the label.
+    The manifest is there only where it labels them as gzip, and a layer that was none is another blob in the store.
     """
-    return bool(image.manifest) and all(_is_gzip(contents, layer) for layer in image.layers)
+    return bool(image.manifest) and [each.digest for each in layers] == [each.digest for each in image.layers]
 
 
-def _is_gzip(contents: Contents, layer: FoundLayer) -> bool:
-    member = contents.find(layer.member)
-    return member is not None and kind_of(member.head) == GZIP
+def known(store: Store, lock: Lock, diff_id: str) -> Layer | None:
+    """Give a layer of the store by its diff ID, which an archive may have left out; None where there is none.
+
+    `docker save` leaves out layers that images share, in some versions.
+    """
+    for image in lock.images:
+        for layer in image.layers:
+            if layer.diff_id == diff_id and store.has(layer.digest, layer.size):
+                return layer
+    return None
 
 
 def _in_store(store: Store, lock: Lock, contents: Contents, layer: FoundLayer) -> Layer | None:
@@ -113,7 +120,9 @@ def _in_store(store: Store, lock: Lock, contents: Contents, layer: FoundLayer) -
     store may hold a registry's gzip of the same: which blobs an image has shall not depend on what came before it.
     """
     member = contents.find(layer.member)
-    if not layer.digest or member is None or kind_of(member.head) != GZIP:
+    if member is None:
+        return known(store, lock, layer.diff_id)
+    if not layer.digest or kind_of(member.head) != GZIP:
         return None
     if layer.size not in (None, member.size) or not store.has(layer.digest, member.size):
         return None
@@ -127,7 +136,7 @@ def _in_store(store: Store, lock: Lock, contents: Contents, layer: FoundLayer) -
 def _packed(
     store: Store, contents: Contents, image: FoundImage, layers: Sequence[Layer], source: str
 ) -> tuple[Image, ...]:
-    if is_kept(contents, image):
+    if is_kept(image, layers):
         first = Image(
             reference=image.names[0],
             platform=image.platform,

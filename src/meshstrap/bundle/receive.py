@@ -19,6 +19,8 @@ from meshstrap.bundle.images import FoundLayer
 from meshstrap.bundle.lock import Layer
 from meshstrap.bundle.store import Store
 
+_CHUNKED_MAGIC = b"GNUlInUx"
+
 
 def layer(store: Store, file: Readable, expected: FoundLayer, place: str) -> Layer:
     """Take a layer. A gzip blob is kept byte for byte; what is plain or zstd becomes gzip, the same for the same.
@@ -52,6 +54,13 @@ def layer(store: Store, file: Readable, expected: FoundLayer, place: str) -> Lay
             raise BundleError(f"{place}: altered: has {packed.size} bytes instead of {expected.size}")
         if expected.digest and f"sha256:{packed.sha256}" != expected.digest:
             raise BundleError(f"{place}: altered: its content does not have the digest {expected.digest}")
+        if _is_chunked(packed.tail) and f"sha256:{plain.sha256}" != expected.diff_id:
+            raise BundleError(
+                f"{place}: a zstd:chunked layer whose content is not what the image's config says (diff ID"
+                f" {expected.diff_id}): podman and CRI-O believe such a layer's own list of files and never unpack it"
+                " whole. Push the image anew without zstd:chunked (podman push --compression-format gzip"
+                " --force-compression) from where it was built, and save that"
+            )
         _check_diff_id(plain, expected, place)
         return Layer(digest=incoming.keep(), diff_id=expected.diff_id, size=incoming.size)
 
@@ -110,6 +119,14 @@ def copy(file: Readable, target: Writable, place: str) -> None:
         raise BundleError(f"{place}: ends early: truncated") from None
     except DAMAGED as error:
         raise BundleError(f"{place}: damaged: {error}") from None
+
+
+def _is_chunked(tail: bytes) -> bool:
+    """Tell a zstd:chunked layer by its last bytes.
+
+    Source: containers/storage pkg/chunked/internal/minimal/compression.go, ZstdChunkedFrameMagic at the footer's end.
+    """
+    return tail.endswith(_CHUNKED_MAGIC)
 
 
 def _check_diff_id(plain: Hashed, expected: FoundLayer, place: str) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from meshstrap.bundle import contents
 from meshstrap.bundle.add import Wishes, add
@@ -746,6 +751,32 @@ def test_a_disk_with_whatever_else_lies_there(tmp_path: Path, bundle: Bundle, pu
         assert failure.startswith(f"{disk / name}: ")
 
 
+def test_a_glob_takes_a_stick_as_its_directory_does(tmp_path: Path, bundle: Bundle, put: Put, said: list[str]) -> None:
+    disk = tmp_path / "usb"
+    others = {
+        "README.txt": b"Read me " * 99,
+        "System Volume Information/WPSettings.dat": b"\x0c\0\0\0",
+        ".hidden": b"x",
+    }
+    unpack(disk, others)
+    write(disk / "a.tar", archives.docker((A, ["a:1"])))
+    assert put(disk) == []
+    by_directory, said[:] = {line.partition(": ")[0] for line in said if line.endswith(": left out")}, []
+    assert put(*sorted(disk.glob("*"))) == []
+    by_glob = {line.partition(": ")[0] for line in said if line.endswith(": left out")}
+    assert {str(disk / "README.txt"), str(disk / "System Volume Information")} <= by_glob
+    assert {Path(each).relative_to(disk).parts[0] for each in by_directory} == {
+        Path(each).relative_to(disk).parts[0] for each in by_glob
+    }
+    # Where nothing is ours, each is told.
+    failures = put(disk / "README.txt", disk / "System Volume Information")
+    assert len(failures) == 2
+    # What is called an archive and is none is an error beside whatever.
+    (disk / "page.tar.gz").write_bytes(b"<html>Not found</html>" * 40)
+    (failure,) = put(*sorted(disk.glob("*")))
+    assert "page.tar.gz" in failure
+
+
 @pytest.mark.parametrize("files", [{}, {"README.txt": b"Read me " * 99}])
 def test_a_directory_in_which_nothing_is_ours_is_an_error(tmp_path: Path, put: Put, files: dict[str, bytes]) -> None:
     disk = tmp_path / "usb"
@@ -874,3 +905,144 @@ def test_two_commands_do_not_change_one_bundle_at_a_time(tmp_path: Path, bundle:
     with bundle.change(), pytest.raises(BundleError, match="another command is changing this bundle"):
         put(path)
     assert put(path) == []
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {"xz": lzma.compress, "bzip2": bz2.compress}
+
+
+@pytest.mark.parametrize("how", PACKED)
+def test_an_archive_packed_by_other_programs_is_the_same_image(
+    tmp_path: Path, bundle: Bundle, put: Put, how: str
+) -> None:
+    content = archives.tar(archives.docker((A, ["a:1"])))
+    half = len(content) // 2
+    # Programs write several streams in a row, and xz pads them.
+    padding = b"\0" * 4 if how == "xz" else b""
+    path = tmp_path / "a.archive"
+    path.write_bytes(PACKED[how](content[:half]) + padding + PACKED[how](content[half:]) + padding)
+    assert put(path) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+@pytest.mark.parametrize("how", PACKED)
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_damaged_archive_of_other_programs_is_refused_in_words(
+    tmp_path_factory: pytest.TempPathFactory, how: str, data: st.DataObject
+) -> None:
+    packed = bytearray(PACKED[how](archives.tar(archives.docker((A, ["a:1"])))))
+    # A magic of its own kind is left: without it, it is no such archive.
+    at = data.draw(st.integers(6, len(packed) - 1))
+    cut = data.draw(st.booleans())
+    if cut:
+        del packed[at:]
+    else:
+        packed[at] ^= data.draw(st.integers(1, 255))
+    directory = tmp_path_factory.mktemp("damaged")
+    path = directory / "a.tar.xz"
+    path.write_bytes(bytes(packed))
+    said: list[str] = []
+    failures = add(Bundle(directory / "bundle"), [path], Wishes(), said.append)
+    if failures:
+        assert str(path) in failures[0]
+    else:
+        # xz and bzip2 do not check what pads a stream.
+        is_whole(Bundle(directory / "bundle"), Bundle(directory / "bundle").read().image("a:1", "linux/amd64"), A)
+
+
+def test_an_xz_that_asks_for_too_much_memory_is_refused(tmp_path: Path, put: Put) -> None:
+    huge = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+    path = tmp_path / "a.tar.xz"
+    # The header alone tells what it asks for; the encoder needs ten times as much.
+    header = bytearray(lzma.compress(b"x" * 1000, filters=[{**huge[0], "dict_size": 1 << 16}]))
+    at = header.index(b"\x21\x01") + 2
+    header[at] = 36
+    block = header[12 : 12 + 4 * (header[12] + 1)]
+    block[-4:] = zlib.crc32(bytes(block[:-4])).to_bytes(4, "little")
+    header[12 : 12 + len(block)] = block
+    path.write_bytes(bytes(header))
+    (failure,) = put(path)
+    assert "Memory usage limit" in failure
+
+
+@pytest.mark.parametrize(
+    ("target", "hard"),
+    [("{0}.tar", False), ("../{0}.tar", False), ("/{0}.tar", False), ("{0}.tar", True), ("./{0}.tar", True)],
+)
+def test_a_layer_may_be_a_link_to_a_file_at_the_archives_root(
+    tmp_path: Path, bundle: Bundle, put: Put, target: str, hard: bool
+) -> None:
+    members = archives.docker((A, ["a:1"]))
+    rooted: dict[str, bytes | archives.Link] = {}
+    for name, content in members.items():
+        if name.endswith("/layer.tar") and isinstance(content, bytes):
+            number = f"layer{len(rooted)}"
+            rooted[f"{number}.tar"] = content
+            rooted[name] = archives.Link(target.format(number), hard)
+        else:
+            rooted[name] = content
+    assert put(write(tmp_path / "a.tar", rooted)) == []
+    is_whole(bundle, bundle.read().image("a:1", "linux/amd64"), A)
+
+
+def without(members: dict[str, bytes | archives.Link], made: Made, layer: int) -> dict[str, bytes | archives.Link]:
+    """Leave a layer's file out of a docker archive."""
+    (entry,) = (
+        each
+        for each in json.loads(members["manifest.json"])  # type: ignore[arg-type]
+        if each["Config"] == f"{made.config_digest.removeprefix('sha256:')}.json"
+    )
+    return {name: content for name, content in members.items() if name != entry["Layers"][layer]}
+
+
+def test_of_an_archive_that_is_not_whole_the_whole_images_are_named_and_taken_when_told(
+    tmp_path: Path, bundle: Bundle, put: Put, said: list[str]
+) -> None:
+    d = image("other", "d", command="/d")
+    members = without(archives.docker((A, ["a:1"]), (C, ["c:1"]), (d, ["d:1"])), d, 1)
+    path = write(tmp_path / "three.tar", members)
+    (failure,) = put(path)
+    assert "docker.io/library/d:1: has no member " in failure
+    assert "Whole are docker.io/library/a:1, docker.io/library/c:1: give --partial" in failure
+    assert not bundle.lock_file.exists()
+    assert put(path, partial=True) == []
+    assert [each.reference for each in bundle.read().images] == ["docker.io/library/a:1", "docker.io/library/c:1"]
+    assert any("left out: docker.io/library/d:1: has no member" in line for line in said)
+
+
+def test_what_the_store_has_completes_an_archive_that_leaves_out_shared_layers(
+    tmp_path: Path, bundle: Bundle, put: Put
+) -> None:
+    members = without(archives.docker((C, ["c:1"])), C, 0)
+    path = write(tmp_path / "c.tar", members)
+    (failure,) = put(path)
+    assert "docker.io/library/c:1: has no member" in failure
+    assert put(write(tmp_path / "a.tar", archives.docker((A, ["a:1"])))) == []
+    assert put(path) == []
+    is_whole(bundle, bundle.read().image("c:1", "linux/amd64"), C)
+
+
+def test_what_the_store_has_completes_a_layout(tmp_path: Path, bundle: Bundle, put: Put) -> None:
+    whole = archives.oci(C, "docker.io/library/c:1")
+    manifest = next(v for v in whole.values() if isinstance(v, bytes) and v.startswith(b"{") and b'"layers":[' in v)
+    first = json.loads(manifest)["layers"][0]
+    lacking = first["digest"].removeprefix("sha256:")
+    thin = {name: content for name, content in whole.items() if not name.endswith(lacking)}
+    assert len(thin) == len(whole) - 1
+    (failure,) = put(write(tmp_path / "c.tar", thin))
+    assert "is not in it" in failure
+    assert put(write(tmp_path / "a.tar", archives.oci(A, "docker.io/library/a:1"))) == []
+    assert put(write(tmp_path / "c.tar", thin)) == []
+    is_whole(bundle, bundle.read().image("c:1", "linux/amd64"), C)
+
+
+def test_a_zstd_chunked_layer_whose_diff_id_lies_is_told_by_that_name(tmp_path: Path, put: Put) -> None:
+    liar = Made((archives.layer("other"),), image("hello").config)
+    members = archives.docker((liar, ["a:1"]))
+    (name,) = (each for each in members if each.endswith("/layer.tar"))
+    footer = b"GNUlInUx"
+    frame = b"\x50\x2a\x4d\x18" + len(footer).to_bytes(4, "little") + footer
+    members[name] = PACK["zstd"](liar.layers[0]) + frame
+    (failure,) = put(write(tmp_path / "a.tar", members))
+    assert "a zstd:chunked layer whose content is not what the image's config says" in failure
+    assert "altered" not in failure
