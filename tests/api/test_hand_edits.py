@@ -12,6 +12,7 @@ import pytest
 from meshstrap.kube.apply import ApplyFailed, apply
 from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import plan
+from meshstrap.mesh.decisive import decides
 
 from .apiserver import ApiServer
 from .objects import (
@@ -169,6 +170,62 @@ def test_what_a_person_wrote_and_what_is_not_in_the_way_stays(client: Client, na
     stored = live(client, object_path(item))
     assert (stored["data"], stored["binaryData"]) == ({"a": "1", "more": "2"}, {"other": "eQ=="})
     assert outcome(client, item) == "unchanged"
+
+
+def _annotated(namespace: str) -> tuple[Item, list[Item], list[str]]:
+    item = deployment("web", namespace)
+    metadata = {"sidecar.istio.io/inject": "false", "kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"}
+    edit: list[Item] = [
+        {"op": "add", "path": "/spec/template/metadata/annotations", "value": metadata},
+        {"op": "add", "path": "/spec/template/metadata/labels/sidecar.istio.io~1inject", "value": "false"},
+        {"op": "add", "path": "/spec/template/spec/hostNetwork", "value": True},
+    ]
+    inject = '["sidecar.istio.io/inject"]: "false" -> absent'
+    return item, edit, [
+        f".spec.template.metadata.annotations{inject}",
+        f".spec.template.metadata.labels{inject}",
+        ".spec.template.spec.hostNetwork: true -> absent",
+    ]  # fmt: skip
+
+
+def _switched_off(namespace: str) -> tuple[Item, list[Item], list[str]]:
+    # Of an object of which nobody declares a field the server keeps no managers.
+    metadata = {"name": f"{namespace}-off", "labels": {"istio.io/rev": "1-31"}}
+    item: Item = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+    edit = [{"op": "add", "path": "/metadata/labels/istio-injection", "value": "disabled"}]
+    return item, edit, ['.metadata.labels.istio-injection: "disabled" -> absent']
+
+
+@pytest.mark.parametrize("case", [_annotated, _switched_off])
+def test_what_a_person_added_to_fields_that_decide_is_shown_and_put_back(
+    client: Client, namespace: str, case: Any
+) -> None:
+    item, edit, gone = case(namespace)
+    name = item["metadata"]["name"]
+    path = f"/api/v1/namespaces/{name}" if item["kind"] == "Namespace" else object_path(item)
+    put(client, item)
+    before = without_bookkeeping(live(client, path))
+    patch(client, path, edit, manager="kubectl-patch", kind="json-patch")
+    assert outcome(client, item) == "unchanged", "nobody said that these fields decide"
+
+    planned = plan(client, [item], decides=decides)
+    [change] = planned.changes
+    assert (change.outcome, change.note, change.error) == ("configured", "changed by hand (kubectl-patch)", "")
+    assert sorted(str(field) for field in change.fields if str(field).endswith("-> absent")) == gone
+    apply(client, planned)
+    stored = live(client, path)
+    kept = stored["spec"].get("template", {}).get("metadata", {}).pop("annotations", {})
+    assert "sidecar.istio.io/inject" not in kept, "and a rollout's own mark stays"
+    assert ("kubectl.kubernetes.io/restartedAt" in kept) == (item["kind"] == "Deployment")
+    assert without_bookkeeping(stored) == before
+    assert plan(client, [item], decides=decides).changes[0].outcome == "unchanged"
+
+
+def test_what_a_program_added_to_fields_that_decide_is_its_own(client: Client, namespace: str) -> None:
+    item, edit, _ = _annotated(namespace)
+    put(client, item)
+    patch(client, object_path(item), edit, manager="some-controller", kind="json-patch")
+    assert plan(client, [item], decides=decides).changes[0].outcome == "unchanged"
 
 
 def test_what_programs_and_webhooks_inject_is_theirs(client: Client, namespace: str) -> None:

@@ -78,3 +78,23 @@ def test_a_client_without_sidecar_proves_nothing(deploy: Deploy, kubectl: Kubect
         kubectl("rollout", "status", "deployment/busybox", "-n", "timeout", "--timeout=110s")
     made = deploy("timeout")
     assert made.code == 0, made.said
+
+
+@pytest.mark.broken
+@pytest.mark.parametrize("kind", ["annotations", "labels"])
+def test_a_sidecar_switched_off_in_the_pod_template_is_told_and_put_back(
+    deploy: Deploy, kubectl: Kubectl, kind: str
+) -> None:
+    patch = {"spec": {"template": {"metadata": {kind: {"sidecar.istio.io/inject": "false"}}}}}
+    kubectl("patch", "deployment", "busybox", "-n", "timeout", "-p", json.dumps(patch))
+    kubectl("rollout", "status", "deployment/busybox", "-n", "timeout", "--timeout=110s")
+    verified = deploy(*VERIFY)
+    assert (verified.code, verified.failed) == (1, [TABLE]), verified.said
+    named = f'{kind[:-1]} sidecar.istio.io/inject: "false" of the pod template of Deployment busybox'
+    assert "timeout: INCONCLUSIVE" in verified.said and named in verified.said, verified.said
+    dry = deploy("timeout", "--dry")
+    assert dry.planned == [APPLY], dry.said
+    assert f'.spec.template.metadata.{kind}["sidecar.istio.io/inject"]: "false" -> absent' in dry.said, dry.said
+    made = deploy("timeout", "--data", "prove=false")
+    assert (made.code, made.changed) == (0, [APPLY]), made.said
+    assert deploy(*VERIFY).code == 0

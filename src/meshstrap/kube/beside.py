@@ -7,7 +7,7 @@ metadata.managedFields, where `k:`, `v:` and empty trees say so for every list a
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,6 +96,29 @@ def items_by_hand(live: Mapping[str, Any], body: Mapping[str, Any], holders: Hol
     return [
         path for path, holder in beside(live, body, holders) if holder == "hand" and path[-1].startswith("k:")
     ]  # fmt: skip
+
+
+def decisive_by_hand(
+    live: Mapping[str, Any], body: Mapping[str, Any], holders: Holders, decides: Callable[[Path], bool]
+) -> list[Path]:
+    """Return what a person added beside a declaration that decides whether that does what it is for.
+
+    Args:
+        live: the object in the cluster.
+        body: the declaration.
+        holders: who holds the object's fields.
+        decides: says of a field whether it does.
+    """
+
+    def within(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
+        if decides(path):
+            yield path, value
+        elif isinstance(value, Mapping):
+            for key, inner in value.items():
+                yield from within((*path, f"f:{key}"), inner)
+
+    parts = [part for path, value in _undeclared(live, body, holders.known, ()) for part in within(path, value)]
+    return [path for part in parts for path, holder in _held(*part, holders) if holder == "hand"]
 
 
 def fields_of(paths: Iterable[Path]) -> FieldSet:

@@ -8,7 +8,7 @@ what programs hold.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from meshstrap.kube.beside import (
     Path,
     applied,
     beside,
+    decisive_by_hand,
     declared_fields,
     fields_in,
     fields_of,
@@ -66,10 +67,11 @@ def clearing(
     taken: Collection[Mapping[str, Any]],
     *,
     refused: bool,
+    decides: Callable[[Path], bool],
 ) -> Clearing | None:
     """Find out what has to be taken out of a live object, and what is stored then; changes nothing.
 
-    What a person added to a keyed list that we declare is taken out in any case.
+    What a person added to a keyed list that we declare, or to fields that decide, is taken out in any case.
 
     Args:
         client: the connection.
@@ -80,6 +82,7 @@ def clearing(
         manager: our field manager.
         taken: entries of its managedFields whose fields become ours.
         refused: whether the server refuses the declaration beside what stands.
+        decides: says of a field whether nothing but our declaration may set it.
 
     Returns None where nothing is to be taken out, or nothing helps.
     """
@@ -87,7 +90,7 @@ def clearing(
     if not refused and not any(gives_way(entry, manager) for entry in managed_fields(live)):
         return None
     holders = Holders.of(live, manager, taken)
-    strays = items_by_hand(live, body, holders)
+    strays = [*items_by_hand(live, body, holders), *decisive_by_hand(live, body, holders, decides)]
     if not strays and not refused:
         return None
     attempt = _Attempt(client, resource, ref, live, body, manager, holders)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
-from meshstrap.kube.beside import by_hand, managers_of, spelt
+from meshstrap.kube.beside import Path, by_hand, managers_of, spelt
 from meshstrap.kube.compare import (
     ABSENT,
     LAST_APPLIED,
@@ -177,6 +177,7 @@ def plan(
     prune_all: bool = False,
     namespace: str = "default",
     take_over: Collection[str] = (),
+    decides: Callable[[Ref, Path], bool] = lambda ref, path: False,
 ) -> Plan:
     """Find out what applying objects would change; changes nothing.
 
@@ -192,6 +193,7 @@ def plan(
         prune_all: whether that goes for namespaces and definitions of kinds too: everybody's objects go with them.
         namespace: for objects of namespaced kinds that name none.
         take_over: further field managers whose fields become ours, besides kubectl's client-side apply.
+        decides: says of an object's field whether a person's addition there is drift, though nothing is declared of it.
 
     Raises ValueError for prune without owner; KubeError for an object declared twice, or an owner that cannot
     be a label; what `Client.request` raises
@@ -227,7 +229,7 @@ def plan(
     served = [(ref, resource) for ref, resource, known in targets if known and resource is not None]
 
     def look(pair: tuple[Ref, Resource], live: Mapping[str, Any] | None, note: str = "") -> Change:
-        return _change(client, *pair, declared[places[pair[0]]], live, manager, take_over, note)
+        return _change(client, *pair, declared[places[pair[0]]], live, manager, take_over, decides, note)
 
     for batch in _batches(groups(served)):
         changes |= _standing(client, batch, look)
@@ -390,6 +392,7 @@ def _change(
     live: Mapping[str, Any] | None,
     manager: str,
     take_over: Collection[str],
+    decides: Callable[[Ref, Path], bool],
     absent: str,
 ) -> Change:
     """Return what becomes of one object of a kind that is served; `absent` says why its namespace takes nothing."""
@@ -425,7 +428,9 @@ def _change(
         refusal = error
     cleared = None
     if live is not None and (refusal is None or in_the_way(refusal)):
-        cleared = clearing(client, resource, ref, live, sent, manager, entries, refused=refusal is not None)
+        cleared = clearing(client, resource, ref, live, sent, manager, entries, refused=refusal is not None,
+            decides=lambda path: decides(ref, path),
+        )  # fmt: skip
     if cleared:
         planned = cleared.planned
         conflicts += _held_by_programs(cleared, live or {})

@@ -50,6 +50,48 @@ def wanted(item: Mapping[str, Any], revision: str) -> str:
     return revisions.DEFAULT if labels.get(INJECT) == "true" else ""
 
 
+def refusal(pod: Mapping[str, Any]) -> str:
+    """Say by what a pod refuses its sidecar, and whose template says so; empty where it does not refuse.
+
+    Args:
+        pod: the Pod.
+    """
+    metadata = pod["metadata"]
+    if says(metadata) is False:
+        kind = "label" if INJECT in (metadata.get("labels") or {}) else "annotation"
+        what = f'{kind} {INJECT}: "{metadata[f"{kind}s"][INJECT]}"'
+    elif pod["spec"].get("hostNetwork"):
+        what = "hostNetwork: true"
+    else:
+        return ""
+    return f"{what} of {_template(metadata)}"
+
+
+def unproxied(pod: Mapping[str, Any], deploy: str) -> str:
+    """Say of a pod without a sidecar why it has none, and what to do.
+
+    Args:
+        pod: the Pod.
+        deploy: the deploy that declares it, for people.
+    """
+    metadata = pod["metadata"]
+    begin = f"pod {metadata['namespace']}/{metadata['name']} has no sidecar, so no rule of the mesh holds for it"
+    if said := refusal(pod):
+        return f"{begin}: {said} switches it off; {deploy} takes out what kubectl put there"
+    return f"{begin}; label the namespace and restart it (deploys/injection.py)"
+
+
+def _template(metadata: Mapping[str, Any]) -> str:
+    """Name whose template a pod is made from: by its ReplicaSet's name, that has the template's hash at its end."""
+    owner = next((each for each in metadata.get("ownerReferences") or [] if each.get("controller")), None)
+    if owner is None:
+        return "the pod itself"
+    if owner["kind"] != "ReplicaSet":
+        return f"the pod template of {owner['kind']} {owner['name']}"
+    end = f"-{(metadata.get('labels') or {}).get('pod-template-hash', '')}"
+    return f"the pod template of Deployment {owner['name'].removesuffix(end)}"
+
+
 def tags(webhooks: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Read to which revision each revision tag points.
 

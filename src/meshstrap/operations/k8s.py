@@ -28,6 +28,7 @@ from meshstrap import transport
 from meshstrap.evidence import report
 from meshstrap.kube import manifests as manifest_files
 from meshstrap.kube.apply import apply
+from meshstrap.kube.beside import Path as FieldPath
 from meshstrap.kube.compare import Field
 from meshstrap.kube.connect import Client
 from meshstrap.kube.delete import delete
@@ -73,6 +74,7 @@ def manifests(
     recreate: bool = False,
     take_over: Sequence[str] = (),
     timeout: float = READY_SECONDS,
+    decides: Callable[[Ref, FieldPath], bool] = lambda ref, path: False,
 ) -> Generator[PyinfraCommand, None, None]:
     """Make objects stand in the cluster as declared, or be gone. Runs on a control plane node, or on @local.
 
@@ -89,6 +91,7 @@ def manifests(
     + take_over: field managers whose fields become ours, such as "helm": what of theirs is not declared goes. Those of
         `kubectl apply` always do
     + timeout: seconds for them to be ready, or gone
+    + decides: says of an object's field whether what a person added there is drift, though nothing is declared of it
 
     **Example:**
 
@@ -116,7 +119,7 @@ def manifests(
         planned = _planned(
             lambda: plan(
                 client, declared, owner=owner, prune=prune or prune_all, prune_all=prune_all, namespace=where,
-                take_over=take_over,
+                take_over=take_over, decides=decides,
             )
         )  # fmt: skip
         if not prune_empty:

@@ -24,7 +24,7 @@ from meshstrap.kube import query
 from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import Plan, plan
 from meshstrap.kube.wait import wait
-from meshstrap.mesh import cluster_config, proxy_config, revision
+from meshstrap.mesh import cluster_config, decisive, proxy_config, revision
 from meshstrap.mesh.errors import MeshError
 from meshstrap.operations import api_server, injection, istio, k8s, lint, node_ports
 from meshstrap.operations.failure import executing, failure
@@ -80,7 +80,7 @@ def manifests(scenario: str, *, present: bool = True, force: bool = False, **arg
 
 @operation()
 def _present(*, objects: list[dict[str, Any]], owner: str, force: bool) -> Generator[PyinfraCommand, None, None]:
-    yield from k8s.manifests._inner(objects=objects, owner=owner, prune=True, force=force)
+    yield from k8s.manifests._inner(objects=objects, owner=owner, prune=True, force=force, decides=decisive.decides)
     # Pods from before Istio, or of another revision, are as declared, and yet not of this mesh.
     revisions = {
         item["metadata"]["name"]: revision.injected(item["metadata"].get("labels", {}))
@@ -164,7 +164,7 @@ def _climb() -> None:
     found = Canary()
 
     def stand(objects: list[dict[str, Any]]) -> None:
-        k8s.make_so(client, plan(client, objects, owner=found.owner))
+        k8s.make_so(client, plan(client, objects, owner=found.owner, decides=decisive.decides))
         wait(client, objects, timeout=_STEP_SECONDS)
 
     proved = canary_ladder.climb(

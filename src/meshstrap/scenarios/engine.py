@@ -25,7 +25,7 @@ from meshstrap.kube import manifests, query
 from meshstrap.kube.errors import KubeError
 from meshstrap.kube.plan import Change, plan
 from meshstrap.kube.wait import NotReady, wait
-from meshstrap.mesh import revision
+from meshstrap.mesh import decisive, revision
 from meshstrap.mesh.errors import MeshError
 from meshstrap.scenarios import ingress, neighbours, rivals, surroundings
 from meshstrap.scenarios.rivals import Rival
@@ -279,7 +279,7 @@ def _phases(
             tuple(missing[1:]),
         )
     phase.begin("compare")
-    drift, unknown = compared(plan(site.client, objects, owner=scenario.owner).pending)
+    drift, unknown = compared(plan(site.client, objects, owner=scenario.owner, decides=decisive.decides).pending)
     if through_gateway:
         drift += ingress.service_differences(site)
     observation["drift"], observation["not_compared"] = drift, unknown

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from meshstrap.kube import query
 from meshstrap.kube.errors import KubeError
-from meshstrap.mesh import access_log, cluster_config, gateway, proxy, stats
+from meshstrap.mesh import access_log, cluster_config, gateway, injector, proxy, stats
 from meshstrap.mesh.cluster_config import CLUSTERS, Policy
 from meshstrap.mesh.errors import ProxyError
 from meshstrap.mesh.proxy_config import (
@@ -83,12 +83,7 @@ def missing(site: Site, namespace: str, workloads: Mapping[str, str], deploy: st
         found = pods(site, namespace, labels)
         if not found:
             lacks.append(f"namespace {namespace} has no ready pod of {name} ({labels}); run {deploy}")
-        lacks += [
-            f"pod {namespace}/{pod['metadata']['name']} has no sidecar, so no rule of the mesh holds for it; label the"
-            " namespace and restart it (deploys/injection.py)"
-            for pod in found
-            if not gateway.has_sidecar(pod)
-        ]
+        lacks += [injector.unproxied(pod, deploy) for pod in found if not gateway.has_sidecar(pod)]
     return lacks
 
 

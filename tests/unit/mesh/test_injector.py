@@ -65,3 +65,22 @@ def test_a_tag_points_to_the_revision_of_its_webhook() -> None:
         {"metadata": {}},
     ]
     assert injector.tags(webhooks) == {"prod": "1-31"}
+
+
+def made_by(owner: str, name: str, **metadata: Any) -> dict[str, Any]:
+    owners = [{"kind": owner, "name": name, "controller": True}]
+    return {"metadata": {"name": "web-1", "namespace": "x", "ownerReferences": owners, **metadata}, "spec": {}}
+
+
+def test_what_switches_a_sidecar_off_is_named_with_its_workload() -> None:
+    labels = {"pod-template-hash": "5b4"}
+    by_annotation = made_by("ReplicaSet", "my-web-5b4", labels=labels, annotations={injector.INJECT: "false"})
+    said = 'annotation sidecar.istio.io/inject: "false" of the pod template of Deployment my-web'
+    assert injector.refusal(by_annotation) == said
+    assert said in injector.unproxied(by_annotation, "deploys/x.py")
+    assert "label the namespace" not in injector.unproxied(by_annotation, "deploys/x.py")
+    by_label = made_by("StatefulSet", "data", labels={injector.INJECT: "no"})
+    assert injector.refusal(by_label) == 'label sidecar.istio.io/inject: "no" of the pod template of StatefulSet data'
+    silent = made_by("ReplicaSet", "my-web-5b4", labels=labels)
+    assert injector.refusal(silent) == ""
+    assert "label the namespace" in injector.unproxied(silent, "deploys/x.py")

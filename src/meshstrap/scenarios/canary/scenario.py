@@ -11,7 +11,7 @@ from typing_extensions import override
 from meshstrap.evidence.verdict import Verdict
 from meshstrap.kube import proxy, query
 from meshstrap.kube.errors import KubeError
-from meshstrap.mesh import gateway
+from meshstrap.mesh import gateway, injector
 from meshstrap.mesh.cluster_config import at_the_server, declared_policy
 from meshstrap.scenarios import ingress, inside
 from meshstrap.scenarios.canary import judge
@@ -55,12 +55,7 @@ class Canary(Scenario):
         pods = query.list(site.client, "v1", "Pod", self.namespace, labels="apply=canary")
         if not pods:
             lacks.append(f"namespace {self.namespace} has no pod labelled apply=canary; run deploys/canary.py")
-        lacks += [
-            f"pod {self.namespace}/{pod['metadata']['name']} has no sidecar; label the namespace and restart it"
-            " (deploys/injection.py)"
-            for pod in pods
-            if not gateway.has_sidecar(pod)
-        ]
+        lacks += [injector.unproxied(pod, "deploys/canary.py") for pod in pods if not gateway.has_sidecar(pod)]
         return lacks
 
     @override

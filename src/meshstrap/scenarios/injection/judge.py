@@ -94,7 +94,9 @@ def _misplaced(pods: list[Mapping[str, Any]]) -> list[str]:
     found = []
     for pod in pods:
         if SIDECAR[pod["workload"]] and pod["proxy"] not in ("native", "container"):
-            found.append(f"pod {pod['pod']} has no sidecar, though its namespace asks for one; restart it")
+            said = pod.get("refusal", "")
+            why = f"{said} switches it off" if said else "restart it"
+            found.append(f"pod {pod['pod']} has no sidecar, though its namespace asks for one; {why}")
         if not SIDECAR[pod["workload"]] and pod["proxy"]:
             found.append(f"pod {pod['pod']} has a sidecar ({pod['proxy']}), though its own label says no")
     return found

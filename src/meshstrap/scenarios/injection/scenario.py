@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import override
 
 from meshstrap.evidence.verdict import Verdict
-from meshstrap.mesh import gateway
+from meshstrap.mesh import gateway, injector
 from meshstrap.mesh.proxy_config import cluster_name
 from meshstrap.scenarios import access_lines, inside
 from meshstrap.scenarios.engine import Object, Observation, Round, Scenario
@@ -60,7 +60,12 @@ class Injection(Scenario):
         """Note where each pod has its proxy; the control itself is the pair that is outside of the mesh."""
         return {
             "pods": [
-                {"workload": name, "pod": pod["metadata"]["name"], "proxy": judge.place_of_proxy(pod)}
+                {
+                    "workload": name,
+                    "pod": pod["metadata"]["name"],
+                    "proxy": judge.place_of_proxy(pod),
+                    "refusal": injector.refusal(pod),
+                }
                 for name in judge.SIDECAR
                 for pod in self._pods(site, name)
             ]
