@@ -12,4 +12,5 @@ runtime.images(
     cni_manifests=host.data.cni_manifests,
     kubelet_config=host.data.kubelet_config,
     prune=host.data.images_prune,
+    verify=host.data.images_verify,
 )

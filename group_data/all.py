@@ -12,6 +12,8 @@ service_cidr = "10.96.0.0/16"
 cni_manifests = []
 # Whether deploys/images.py removes images that meshstrap brought and that nothing needs any more.
 images_prune = False
+# Whether deploys/images.py reads every blob on the nodes, and brings anew those that are altered: costs a read of all.
+images_verify = False
 # Merged over meshstrap's own settings, in the form of each program's own configuration file.
 containerd_config = {}
 kubelet_config = {}

@@ -134,6 +134,23 @@ def test_a_half_image_is_repaired_with_the_lost_layer_alone(loaded: OneNode, bun
     assert complete(loaded) == {"one", "two", "three"}
 
 
+def test_a_flipped_bit_is_found_by_reading_and_mended_with_its_layer_alone(loaded: OneNode, bundle: Path) -> None:
+    digest = images_of(bundle)["two"].layers[1].digest
+    path = f"/var/lib/containerd/io.containerd.content.v1.content/blobs/{digest.replace(':', '/')}"
+    loaded.sh(f"chmod u+w {path}; printf X | dd of={path} bs=1 seek=5000 conv=notrunc status=none")
+    code, said = loaded.images(bundle)
+    assert code == 0 and re.search(UNCHANGED, said), "nobody reads it unless told"
+    verify = ("--data", "images_verify=true")
+    code, said = loaded.images(bundle, "--dry", *verify)
+    assert code == 0 and f"altered       {digest}" in said, said
+    code, said = loaded.images(bundle, *verify)
+    assert code == 0, said
+    assert sent(said) == pytest.approx(8.4, abs=0.1)
+    assert loaded.sh(f"sha256sum {path} | cut -d' ' -f1").strip() == digest.removeprefix("sha256:")
+    code, said = loaded.images(bundle, *verify)
+    assert code == 0 and re.search(UNCHANGED, said) and "all are what they are called" in said, said
+
+
 @pytest.fixture
 def asked(loaded: OneNode) -> Iterator[Callable[[], str]]:
     """What ctr was called with on the loaded node since it was last asked."""

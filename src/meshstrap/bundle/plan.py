@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, cast
 
 from meshstrap.bundle.lock import Image, Layer, Lock
 from meshstrap.bundle.reference import ReferenceError, normalize
@@ -194,6 +194,28 @@ def plan(
     )
 
 
+def without(images: Sequence[Image], runtime: Runtime, altered: Collection[str]) -> Runtime:
+    """Give what a runtime says without blobs that were read and found to be others, and images of them as incomplete.
+
+    Args:
+        images: What the node needs, for its platform.
+        runtime: What its runtime says.
+        altered: Digests of the blobs.
+    """
+    broken = {image.reference for image in images if not blobs_of(image).isdisjoint(altered)}
+    names = {
+        name: {**there, "complete": False} if name in broken else there for name, there in runtime["images"].items()
+    }
+    return cast(
+        Runtime, {**runtime, "images": names, "blobs": [blob for blob in runtime["blobs"] if blob not in altered]}
+    )
+
+
+def blobs_of(image: Image) -> set[str]:
+    """Name an image's blobs: manifest, config and layers."""
+    return {image.manifest, image.config, *(layer.digest for layer in image.layers)}
+
+
 def nothing_missing(images: Sequence[Image], whole: Whole) -> bool:
     """Tell whether a node has all of some images as the lock has them, pinned, and nothing is left of a dead run.
 
@@ -207,7 +229,7 @@ def nothing_missing(images: Sequence[Image], whole: Whole) -> bool:
     names, blobs, chains = set(whole["names"]), set(whole["blobs"]), set(whole["chains"])
     return not whole["claims"] and all(
         image.reference in names
-        and {image.manifest, image.config, *(layer.digest for layer in image.layers)} <= blobs
+        and blobs_of(image) <= blobs
         and set(chain_ids(layer.diff_id for layer in image.layers)) <= chains
         for image in images
     )

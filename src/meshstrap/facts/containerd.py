@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 from typing_extensions import override
 
@@ -98,6 +99,44 @@ class Images(AnswerFact[dict[str, NodeImage]]):
     def read(self, output: list[str]) -> dict[str, NodeImage]:
         images = parse(output, SOCKET)["images"]
         return {name: image for name, image in images.items() if not name.startswith("sha256:")}
+
+
+class Altered(AnswerFact[dict[str, Any]]):
+    """Returns what reading every blob of containerd's store finds: those whose content is not what they are called.
+
+    It reads all that is there, as fast as the node's disk and one of its processors are (`bytes`).
+
+    .. code:: python
+
+        {"blobs": ["sha256:278f..."], "bytes": 1204811776, "read": True}
+    """
+
+    default = dict
+
+    @override
+    def command(self) -> str:
+        # Unfinished ingests lie elsewhere; each file here is called by the SHA-256 of its content.
+        return f"""{system.PATH}
+root=$(containerd config dump 2>/dev/null | tr -d "\\"' " | sed -n 's/^root=//p')
+cd "${{root:-/var/lib/containerd}}/io.containerd.content.v1.content/blobs/sha256" 2>/dev/null || exit 0
+bytes=$(du -sb . | cut -f1)
+echo "#bytes $bytes"
+echo '#altered'
+find . -type f -printf '%f\\n' | xargs -r sha256sum | awk '$1 != $2 {{ print $2 }}'"""
+
+    @override
+    def read(self, output: list[str]) -> dict[str, Any]:
+        return parse_altered(output)
+
+
+def parse_altered(output: list[str]) -> dict[str, Any]:
+    """Read what that script printed."""
+    said, values = system.parts(output)
+    return {
+        "blobs": [f"sha256:{line.strip()}" for line in said.get("altered", [])],
+        "bytes": int(values.get("bytes", 0)),
+        "read": "altered" in said,
+    }
 
 
 def script(socket: str) -> str:

@@ -103,6 +103,9 @@ release "$@"
 _PIN = f"""{_CLAIMS}
 for reference; do $c images label "$reference" {facts.PIN_LABEL} >/dev/null || exit 1; done
 """
+_DROP = f"""{_CLAIMS}
+$c content rm "$@" >/dev/null
+"""
 _REMOVE = f"""{_CLAIMS}
 $c images rm --sync "$@" >/dev/null
 """
@@ -232,6 +235,11 @@ def release(runtime: Runtime) -> StringCommand:
 def pin(runtime: Runtime, references: Sequence[str]) -> StringCommand:
     """Make the command that keeps images from the kubelet's garbage collection."""
     return _command(_PIN, runtime, references)
+
+
+def drop(runtime: Runtime, digests: Sequence[str]) -> StringCommand:
+    """Make the command that drops blobs: an import passes over what is there by name."""
+    return _command(_DROP, runtime, digests)
 
 
 def remove(runtime: Runtime, names: Sequence[str]) -> StringCommand:

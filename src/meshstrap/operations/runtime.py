@@ -23,6 +23,7 @@ from meshstrap.bundle.lock import Image, Lock, LockError
 from meshstrap.bundle.plan import Batch, Plan, Runtime, Shipment, UnknownImageError
 from meshstrap.bundle.reference import ReferenceError
 from meshstrap.bundle.store import Store, StoreError
+from meshstrap.facts import containerd as containerd_facts
 from meshstrap.facts import runtime as facts
 from meshstrap.facts.k8s import KUBECONFIG
 from meshstrap.facts.kubeadm import MemberState, phase
@@ -47,6 +48,7 @@ def images(
     cni_manifests: Sequence[str] = (),
     kubelet_config: Mapping[str, Any] | None = None,
     prune: bool = False,
+    verify: bool = False,
 ) -> Generator[PyinfraCommand, None, None]:
     """Bring the images that the node needs from the bundle into its runtime, keep them there, and verify them.
 
@@ -60,6 +62,7 @@ def images(
     + cni_manifests: the site's own CNI, whose images every node needs
     + kubelet_config: what a kubelet that is not configured yet will get, for its eviction thresholds
     + prune: remove images that meshstrap brought and the node needs no more
+    + verify: read all blobs on the node and bring anew those whose content is not what they are called
 
     **Example:**
 
@@ -75,9 +78,12 @@ def images(
     if problem:
         yield from system.refuse(problem)
         return
+    if not isinstance(verify, bool):
+        yield from system.refuse(f"images_verify must be true or false, not {verify!r}")
+        return
     try:
         lock, store = system.open_bundle(bundle)
-        there = None if prune else _nothing_missing(lock, kubernetes_version, cni_manifests)
+        there = None if prune or verify else _nothing_missing(lock, kubernetes_version, cni_manifests)
         if there is not None:
             host.noop(f"all {there} images are there, complete and marked as pinned")
             return
@@ -94,11 +100,22 @@ def images(
         def make(runtime: Runtime) -> Plan:
             return planning.plan(needed, runtime, lambda layer: archive.unpacked_size(store, layer), kubelet_config)
 
-        runtime = node["runtime"]
+        altered = _altered(node["runtime"]) if verify else []
+        if altered is None:
+            yield failure(_unread(node["runtime"]))
+            return
+        runtime = planning.without(needed, node["runtime"], altered)
         todo = make(runtime)
         check_files(store, todo.send)
     except (LockError, UnknownImageError, ReferenceError, StoreError, ManifestError) as error:
         yield from system.refuse(f"{bundle}: {error}" if isinstance(error, UnknownImageError) else str(error))
+        return
+    known = {blob for image in needed for blob in planning.blobs_of(image)}
+    if others := [blob for blob in altered if blob not in known]:
+        yield failure(
+            f"{host.name}: blobs of images that are not the bundle's have other content than they are called:"
+            f" {', '.join(others)}; remove each (ctr -n k8s.io content rm ...) and bring its image anew"
+        )
         return
     named = fact(_leader(), facts.PodImages) if prune else []
     if named is None:
@@ -116,6 +133,10 @@ def images(
     if not executing() or not host.state.check_for_changes:
         for text in table(todo, runtime, unused):
             host.log(text)
+    if altered:
+        yield containerd.drop(runtime, altered)
+        runtime = planning.without(needed, fact(host, facts.Runtime), altered)
+        todo = make(runtime)
     if unused:
         yield _RUNTIMES[runtime["kind"]].remove(runtime, unused)
         runtime = fact(host, facts.Runtime)
@@ -232,6 +253,29 @@ def _nothing_missing(lock: Lock, kubernetes_version: str, cni_manifests: Sequenc
     except UnknownImageError:
         return None  # What the bundle lacks is said where kubeadm is asked what it needs.
     return len(needed) if planning.nothing_missing(needed, held["whole"]) else None
+
+
+def _altered(runtime: Runtime) -> list[str] | None:
+    """Read all blobs on the node, say what that cost, and give those whose content is another; None if none is read."""
+    if not runtime["version"]:
+        return []  # Nothing answers there: that is said, or it is made by an earlier step of this run.
+    began = time.monotonic()
+    found = fact(host, containerd_facts.Altered) if runtime["kind"] == "containerd" else {}
+    if not found.get("read"):
+        return None
+    said = f"{len(found['blobs'])} of them altered" if found["blobs"] else "all are what they are called"
+    host.log(f"blobs of {_mb(found['bytes'])} read in {time.monotonic() - began:.1f} s: {said}")
+    for digest in found["blobs"]:
+        host.log(f"{'altered':<13} {digest}", logger.warning)
+    return list(found["blobs"])
+
+
+def _unread(runtime: Runtime) -> str:
+    why = "its content store is not found" if runtime["kind"] == "containerd" else "it keeps no blobs of images"
+    return (
+        f"{host.name}: images_verify: nothing of {runtime['kind']} can be read and compared: {why}. Run this without"
+        " images_verify"
+    )
 
 
 def _verified(needed: Sequence[Image]) -> bool:

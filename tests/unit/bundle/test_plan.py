@@ -25,6 +25,7 @@ from meshstrap.bundle.plan import (
     size_of,
     state,
     unused,
+    without,
 )
 
 PLATFORM = "linux/amd64"
@@ -324,3 +325,13 @@ def test_the_record_of_an_images_id_goes_with_its_last_name() -> None:
     assert unused(runtime(images={**record, "mine:1": there(old, ours=False)}), [], []) == []
     assert unused(runtime(images={old.config: there(old, used=True)}), [], []) == []
     assert unused(runtime(images={old.config: there(old, ours=False)}), [], []) == []
+
+
+@given(st.sets(st.sampled_from([SHARED, OWN, TOP])))
+def test_altered_layers_travel_and_no_others(altered: set[Layer]) -> None:
+    said = without([A, B], runtime(A, B), {each.digest for each in altered})
+    planned = plan([A, B], said, lambda each: each.size)
+    assert {each for shipment in planned.send for each in shipment.layers} == altered
+    assert [each.reference for each in planned.present] == [
+        each.reference for each in (A, B) if altered.isdisjoint(each.layers)
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshstrap.facts.containerd import Images, parse, parse_whole, pinnable
+from meshstrap.facts.containerd import Images, parse, parse_altered, parse_whole, pinnable
 
 ONE = "sha256:310548f03ffdaf6fee2084f9a50b7ffc5eccffb4cc6b3509513d189fde9addf4"
 CONFIG = "sha256:62f2e4ea646e478fa3343869265becc161151514479cb63343c8f0adaf387bab"
@@ -124,3 +124,11 @@ def test_without_an_answer_there_are_no_images(said: list[str], installed: bool)
 )
 def test_the_label_pins_from_certain_releases_on(version: str, expected: bool) -> None:
     assert pinnable(version) is expected
+
+
+def test_of_blobs_that_were_read_the_altered_ones_are_named() -> None:
+    said = ["#bytes 1204811776", "#altered", "278fb9dbcca9518083ad1e11276933a2e96f23de604a3a08cc3c80002767d24c"]
+    found = parse_altered(said)
+    assert found == {"blobs": [f"sha256:{said[2]}"], "bytes": 1204811776, "read": True}
+    assert parse_altered(said[:2])["blobs"] == []
+    assert parse_altered([]) == {"blobs": [], "bytes": 0, "read": False}, "no store is no proof"
