@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict
 from typing_extensions import override
 
 from meshstrap.facts.answer import AnswerFact
+from meshstrap.facts.system import PATH
 
 DIRECTORY = "/etc/kubernetes"
 # Where every CNI puts its configuration; the first file by name is in force.
@@ -21,11 +22,9 @@ RUNNING = "/run/meshstrap.kubeadm"
 
 Phase = Literal["bare", "unfinished", "ours", "foreign"]
 
-_PATH = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin"
-
 # All of the Member fact but kubeadm's version, for which the program is started: 0.15 s of a processor.
 FILES = f"""
-{_PATH}
+{PATH}
 echo "hostname $(uname -n)"
 for f in admin kubelet; do [ -e {DIRECTORY}/$f.conf ] && echo "conf $f"; done
 [ -e {STARTED} ] && echo "mark started"
@@ -42,7 +41,7 @@ exit 0
 _KNOWN = "known"
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 _TAINTS = f"""
-{_PATH}
+{PATH}
 [ -e {DIRECTORY}/admin.conf ] && command -v kubectl >/dev/null 2>&1 || exit 0
 kubectl --kubeconfig {DIRECTORY}/admin.conf --request-timeout=10s get node "$(uname -n | tr A-Z a-z)" \\
     -o jsonpath='{{range .spec.taints[*]}}{{.key}}{{"\\n"}}{{end}}{_KNOWN}{{"\\n"}}' 2>/dev/null
@@ -50,7 +49,7 @@ exit 0
 """
 
 _CLUSTER = f"""
-{_PATH}
+{PATH}
 [ -e {DIRECTORY}/admin.conf ] && command -v kubectl >/dev/null 2>&1 || exit 0
 kubectl --kubeconfig {DIRECTORY}/admin.conf --request-timeout=10s -n kube-system get \
     nodes,deployments,pods --ignore-not-found -o json 2>/dev/null
@@ -181,7 +180,7 @@ class RequiredImages(AnswerFact[list[str]]):
     @override
     def command(self, version: str) -> str:
         wanted = shlex.quote(f"v{version.removeprefix('v')}")
-        return f'{_PATH}; [ "$(kubeadm version -o short 2>/dev/null)" = {wanted} ] || exit 0; {list_images(version)}'
+        return f'{PATH}; [ "$(kubeadm version -o short 2>/dev/null)" = {wanted} ] || exit 0; {list_images(version)}'
 
     @override
     def read(self, output: list[str]) -> list[str]:
@@ -203,7 +202,7 @@ class PodNetwork(AnswerFact[PodNetworkState]):
 
     @override
     def command(self) -> str:
-        return f"{_PATH}; ip -4 route show 2>/dev/null; iptables -w -t nat -S POSTROUTING 2>/dev/null; exit 0"
+        return f"{PATH}; ip -4 route show 2>/dev/null; iptables -w -t nat -S POSTROUTING 2>/dev/null; exit 0"
 
     @override
     def read(self, output: list[str]) -> PodNetworkState:
@@ -236,7 +235,7 @@ class Leftovers(AnswerFact[list[str]]):
 def list_images(version: str) -> str:
     """Write the command that prints the images which the node's kubeadm names for a version, one a line."""
     wanted = shlex.quote(f"v{version.removeprefix('v')}")
-    return f"{_PATH}; command -v kubeadm >/dev/null && kubeadm config images list --kubernetes-version {wanted}"
+    return f"{PATH}; command -v kubeadm >/dev/null && kubeadm config images list --kubernetes-version {wanted}"
 
 
 def phase(member: MemberState) -> Phase:

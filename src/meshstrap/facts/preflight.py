@@ -31,6 +31,8 @@ CNI_PLUGINS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
 # They hold their client certificate themselves.
 KUBECONFIGS = ("admin", "super-admin", "controller-manager", "scheduler")
 FIREWALLS = ("firewalld", "ufw")
+# Where programs of the bundle stand, what pods execute may stand, and temporary programs do.
+EXECUTABLE = ("/usr/local/bin", "/opt/cni/bin", "/var/lib/containerd", "/var/lib/kubelet", "/tmp")
 
 _TITLE = re.compile(r"^#([a-z0-9_]+)$")
 
@@ -50,6 +52,13 @@ class Containerd(TypedDict):
     cgroup_driver: str
 
 
+class Proxies(TypedDict):
+    """Proxies that a file or systemd tells programs: the variables, without their values, and what they are not for."""
+
+    variables: list[str]
+    no_proxy: str
+
+
 class Machine(TypedDict):
     """What a machine says of itself. Everything that it could not say is empty, zero or None."""
 
@@ -65,6 +74,8 @@ class Machine(TypedDict):
     memory: int
     swap: list[str]
     disks: dict[str, Mount]
+    noexec: dict[str, str]
+    proxies: dict[str, Proxies]
     clock: float
     read_at: float
     listening: dict[int, str]
@@ -121,6 +132,24 @@ for d in {shlex.join(DIRECTORIES)}; do
     e=$d; while [ ! -d "$e" ]; do e=$(dirname "$e"); done
     df -Pk "$e" | awk -v d="$d" 'NR == 2 {{ print d, $1, $2, $4 }}'
 done
+echo '#noexec'
+for d in {shlex.join(EXECUTABLE)}; do
+    e=$d; while [ ! -d "$e" ]; do e=$(dirname "$e"); done
+    # Of mounts on one another the last holds.
+    awk -v d="$d" -v m="$(stat -c %m "$e")" '
+        $2 == m {{ o = "," $4 "," }} END {{ if (o ~ /,noexec,/) print d, m }}' /proc/mounts
+done
+echo '#proxies'
+# Values may hold a password: only those of no_proxy leave the node.
+proxies() {{
+    awk -v w="$1" '{{
+        name = substr($0, 1, index($0, "=") - 1); value = substr($0, index($0, "=") + 1)
+        sub(/^[ \\t]*(export[ \\t]+)?/, "", name); gsub(/["\\047]/, "", value)
+        if (tolower(name) ~ /^[a-z]+_proxy$/ && value != "") print w, name, tolower(name) == "no_proxy" ? value : ""
+    }}'
+}}
+proxies /etc/environment </etc/environment 2>/dev/null
+systemctl show-environment 2>/dev/null | proxies systemd
 echo '#listening'; ss -Hltnp 2>/dev/null | awk '{{ n = split($4, a, ":"); print a[n], $NF }}'
 echo '#missing_commands'; for c in {shlex.join(COMMANDS)}; do command -v "$c" >/dev/null 2>&1 || echo "$c"; done
 echo '#iptables'; iptables --version 2>/dev/null
@@ -271,6 +300,8 @@ def parse(output: list[str], *, read_at: float) -> Machine:
         "memory": int(one("memory") or 0) * 1024,
         "swap": [line.strip() for line in said.get("swap", [])],
         "disks": _disks(said.get("disks", [])),
+        "noexec": dict(_pairs(said.get("noexec", []))),
+        "proxies": _proxies(said.get("proxies", [])),
         "clock": float(one("clock") or 0),
         "read_at": read_at,
         "listening": _listening(said.get("listening", [])),
@@ -348,6 +379,19 @@ def _disks(lines: list[str]) -> dict[str, Mount]:
         directory, device, size, free = line.split()
         disks[directory] = {"device": device, "size": int(size) * 1024, "free": int(free) * 1024}
     return disks
+
+
+def _proxies(lines: list[str]) -> dict[str, Proxies]:
+    found: dict[str, Proxies] = {}
+    for line in lines:
+        place, _, said = line.strip().partition(" ")
+        variable, _, value = said.partition(" ")
+        proxies = found.setdefault(place, {"variables": [], "no_proxy": ""})
+        if variable.lower() == "no_proxy":
+            proxies["no_proxy"] = ",".join(filter(None, (proxies["no_proxy"], value.strip())))
+        elif variable:
+            proxies["variables"].append(variable)
+    return found
 
 
 def _listening(lines: list[str]) -> dict[int, str]:

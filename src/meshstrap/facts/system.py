@@ -10,7 +10,15 @@ from typing_extensions import override
 from meshstrap.bundle.platforms import normalize
 from meshstrap.facts.answer import AnswerFact
 
-PATH = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin; LC_ALL=C; export PATH LC_ALL"
+# What programs in Go, and curl, take for the way to a proxy: it does not lead to a node's own addresses.
+PROXY_VARIABLES = tuple(
+    name for each in ("http_proxy", "https_proxy", "all_proxy", "no_proxy") for name in (each, each.upper())
+)
+# What a script of ours begins with. ssh gives it what /etc/environment has.
+PATH = (
+    "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin; LC_ALL=C; export PATH LC_ALL;"
+    f" unset {' '.join(PROXY_VARIABLES)}"
+)
 # The variable in our units that tells, from the running process, what that process was started with.
 STARTED_WITH = "MESHSTRAP_STARTED_WITH"
 

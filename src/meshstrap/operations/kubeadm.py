@@ -41,7 +41,7 @@ from meshstrap.facts.kubeadm import (
     RequiredImages,
     phase,
 )
-from meshstrap.facts.system import STARTED_WITH, Files, Service, Services
+from meshstrap.facts.system import PATH, STARTED_WITH, Files, Service, Services
 from meshstrap.kube.manifests import ManifestError
 from meshstrap.mesh import versions
 from meshstrap.operations import containerd, k8s, system
@@ -101,7 +101,7 @@ ExecStart={PROGRAMS["kubelet"]} $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $K
 # Standard input is the configuration, which may hold a token: it stands in a file of root's alone, in memory, while
 # kubeadm runs. kubeadm's output goes to a file, so that it goes through even if the operator's machine dies.
 _RUN = f"""
-PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
+{PATH}
 what=$1 cluster=$2 ignore=$3 conf=kubelet.conf
 umask 077
 config=$(mktemp /run/meshstrap.config.XXXXXX) || exit 1
@@ -144,7 +144,7 @@ exit $code
 # On the leader: wait for the API, forget a Node object of this very machine from before, make a token, show the CA.
 # `echo` and `[` are the shell's own: the token is in no argument of a process (its public half, the id, is).
 _INVITE = f"""
-PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
+{PATH}
 node=$1 address=$2
 k="kubectl --kubeconfig {DIRECTORY}/admin.conf --request-timeout=10s"
 n=0
@@ -168,7 +168,7 @@ cat {DIRECTORY}/pki/ca.crt
 # Each step may find its work done: a reset that was stopped is finished by the next. The units go last of all, since
 # by them the node's containerd and kubelet are known as ours.
 _RESET = rf"""
-PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin
+{PATH}
 ours() {{ grep -q {STARTED_WITH}= "/etc/systemd/system/$1.service" 2>/dev/null; }}
 exec 9>>{RUNNING}
 flock -w 600 9 || {{ echo "kubeadm has been running on this node for 10 minutes"; exit 1; }}
@@ -215,7 +215,7 @@ iptables -w -t nat -S POSTROUTING | grep -e meshstrap-pods | grep -v -e "$1" | s
 """
 # A node that leaves a cluster that stays is no node of it.
 _FORGET = f"""
-PATH=$PATH:/usr/local/bin
+{PATH}
 node=$1 address=$2
 [ -e {DIRECTORY}/admin.conf ] || exit 0
 k="kubectl --kubeconfig {DIRECTORY}/admin.conf --request-timeout=10s"
@@ -223,7 +223,7 @@ path='jsonpath={{.status.addresses[?(@.type=="InternalIP")].address}}'
 there=$($k get node "$node" --ignore-not-found -o "$path") || exit 1
 [ "$there" != "$address" ] || $k delete node "$node" >/dev/null
 """
-_WITHDRAW = f"PATH=$PATH:/usr/local/bin; kubeadm token delete --kubeconfig {DIRECTORY}/admin.conf"
+_WITHDRAW = f"{PATH}; kubeadm token delete --kubeconfig {DIRECTORY}/admin.conf"
 
 
 @operation()

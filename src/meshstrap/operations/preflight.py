@@ -27,14 +27,13 @@ from meshstrap.bundle.plan import size_of
 from meshstrap.facts import containerd as containerd_facts
 from meshstrap.facts.preflight import Machine, Preflight
 from meshstrap.mesh import versions
-from meshstrap.operations import containerd, kubeadm, offline, system
+from meshstrap.operations import containerd, kubeadm, offline, preflight_mounts, preflight_proxies, system
 from meshstrap.operations.failure import executing, failure
+from meshstrap.operations.finding import ERROR, WARNING, Finding
 from meshstrap.operations.reach import Lost, fact
 from meshstrap.operations.site import refuse_unknown_data
 
 GIB = 1 << 30
-ERROR = "error"
-WARNING = "warning"
 
 TRIED = ("debian", "ubuntu", "rhel", "rocky", "almalinux", "centos", "fedora", "ol")
 CONTROLLERS = {1: {"cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids"}, 2: {"cpu", "memory", "pids"}}
@@ -76,35 +75,12 @@ CHECKS = frozenset(
         "access", "addresses", "apparmor", "architecture", "bundle", "certificates", "cgroup", "cgroup-driver",
         "cgroup-v1", "clock", "cluster", "cni", "commands", "cpu", "data", "default-route", "disk", "firewall",
         "forward", "forwarding", "hostname", "images", "inventory", "iptables", "kernel", "machine-id", "memory",
-        "modules", "one-l2", "os", "overlap", "peers", "ports", "product-uuid", "resolvers", "root", "runtime",
-        "selinux", "site", "swap", "sysctls", "systemd", "versions",
+        "modules", "noexec", "one-l2", "os", "overlap", "peers", "ports", "product-uuid", "proxies", "resolvers",
+        "root", "runtime", "selinux", "site", "swap", "sysctls", "systemd", "versions",
     }
 )  # fmt: skip
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that would stop the site (error) or that a person should know (warning).
-
-    Args:
-        level: `error` or `warning`.
-        check: the check's name, by which the data `preflight_accept` accepts it.
-        message: what is wrong, and where.
-        remedy: what to do.
-
-    """
-
-    level: str
-    check: str
-    message: str
-    remedy: str
-
-    @property
-    def text(self) -> str:
-        """One line for a person."""
-        return f"[{self.check}] {self.message}. {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -241,6 +217,8 @@ def judge(machine: Machine, role: Role, plan: Plan, *, now: float) -> list[Findi
         _system(machine, role),
         _cgroup(machine, plan),
         _resources(machine, role, plan),
+        preflight_mounts.judge(machine),
+        preflight_proxies.judge(machine, role.address),
         _kernel(machine),
         _security(machine, plan),
         _tables(machine),

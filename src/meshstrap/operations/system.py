@@ -23,7 +23,17 @@ from meshstrap.bundle import lock as bundle_lock
 from meshstrap.bundle.lock import Lock, LockError, Program
 from meshstrap.bundle.store import Store
 from meshstrap.facts.kubeadm import Member, phase
-from meshstrap.facts.system import STARTED_WITH, File, Files, Kernel, KernelFacilities, Platform, Service, Services
+from meshstrap.facts.system import (
+    PROXY_VARIABLES,
+    STARTED_WITH,
+    File,
+    Files,
+    Kernel,
+    KernelFacilities,
+    Platform,
+    Service,
+    Services,
+)
 from meshstrap.operations.failure import executing, fail, failure
 from meshstrap.operations.reach import alone, fact
 
@@ -393,8 +403,11 @@ def is_foreign(service: Service) -> bool:
 
 
 def environment() -> str:
-    """Give the unit's line that names the digest that `service` puts there."""
-    return f"Environment={STARTED_WITH}={{started_with}}"
+    """Give the unit's lines that name the digest that `service` puts there, and keep the machine's proxies out.
+
+    Source: systemd.exec(5): UnsetEnvironment= comes last, after what systemd itself was told (DefaultEnvironment=).
+    """
+    return f"Environment={STARTED_WITH}={{started_with}}\nUnsetEnvironment={' '.join(PROXY_VARIABLES)}"
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

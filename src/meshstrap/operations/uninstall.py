@@ -23,6 +23,7 @@ from meshstrap import transport
 from meshstrap.evidence import report
 from meshstrap.facts.istio import ISTIOCTL
 from meshstrap.facts.k8s import KUBECONFIG
+from meshstrap.facts.system import PATH
 from meshstrap.kube import proxy, query
 from meshstrap.kube.connect import Client
 from meshstrap.kube.delete import delete
@@ -265,7 +266,7 @@ def run_istioctl(of: Host, revisions: Sequence[str], *, purge: bool = False) -> 
 
 
 def _run(of: Host, line: str) -> str:
-    command = StringCommand("sh", "-c", QuoteString(line))
+    command = StringCommand("sh", "-c", QuoteString(f"{PATH}; {line}"))
     result = transport.execute(of, command, timeout=_ISTIOCTL_SECONDS)
     if not result.ok:
         raise KubeError(f"{of.name}: istioctl failed: {(result.stderr or result.stdout).strip()[-2000:]}")

@@ -27,6 +27,14 @@ def test_a_standing_control_plane_node_is_read() -> None:
     }
     assert machine["listening"][6443] == "kube-apiserver"
     assert machine["listening"][33575] == "?"
+    assert machine["noexec"] == {"/tmp": "/tmp"}
+    assert machine["proxies"] == {
+        "/etc/environment": {
+            "variables": ["http_proxy", "HTTPS_PROXY"],
+            "no_proxy": "localhost,.example.org,172.29.182.0/24",
+        },
+        "systemd": {"variables": ["http_proxy"], "no_proxy": "*"},
+    }
     assert machine["forward"] == "ACCEPT"
     assert machine["modules"] == {"overlay": True, "br_netfilter": True}
     assert machine["addresses"] == {"127.0.0.1/8": "lo", "10.244.0.1/24": "cni0", "172.29.182.10/24": "eth0"}

@@ -70,6 +70,8 @@ def bare() -> Machine:
     changes: dict[str, Any] = {
         "cgroup": 2,
         "controllers": ["cpuset", "cpu", "io", "memory", "pids"],
+        "noexec": {},
+        "proxies": {},
         "listening": {22: "sshd"},
         "addresses": {"127.0.0.1/8": "lo", "192.0.2.10/24": "eth0"},
         "routes": ["default via 192.0.2.1 dev eth0", "192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.10"],
@@ -101,7 +103,7 @@ def test_a_standing_node_of_ours_is_no_error() -> None:
     machine = parse(RECORDED.read_text().splitlines(), read_at=NOW)
     machine["peers"] = {"172.29.182.11": "direct reachable"}
     role = replace(CONTROL, address="172.29.182.10")
-    assert seen(judge(machine, role, PLAN, now=NOW)) == [(WARNING, "cgroup-v1")]
+    assert seen(judge(machine, role, PLAN, now=NOW)) == [(WARNING, "cgroup-v1"), (WARNING, "noexec")]
 
 
 BROKEN: list[tuple[str, Break, str]] = [
@@ -114,6 +116,8 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("cpu", lambda m: m.update(cpus=1), "needs 2"),
     ("memory", lambda m: m.update(memory=1 << 30), "1.0 GiB"),
     ("swap", lambda m: m.update(swap=["/dev/sda2"]), "/dev/sda2"),
+    ("noexec", lambda m: m.update(noexec={"/usr/local/bin": "/usr/local"}), "/usr/local is mounted noexec"),
+    ("noexec", lambda m: m.update(noexec={"/opt/cni/bin": "/opt"}), "/opt is mounted noexec"),
     ("modules", lambda m: m["modules"].update(br_netfilter=False), "br_netfilter"),
     ("sysctls", lambda m: m["sysctls"].pop("fs.inotify.max_user_instances"), "fs.inotify"),
     ("selinux", lambda m: m.update(selinux="enforcing"), "setenforce"),
@@ -164,6 +168,9 @@ DOUBTFUL: list[tuple[str, Break]] = [
     ("certificates", lambda m: m["certificates"].update({"/pki/x.crt": NOW + 86400 * 10})),
     ("apparmor", lambda m: m.update(apparmor=True, apparmor_parser=False)),
     ("cluster", lambda m: m.update(mark="started")),
+    ("noexec", lambda m: m.update(noexec={"/var/lib/containerd": "/var", "/var/lib/kubelet": "/var"})),
+    ("noexec", lambda m: m.update(noexec={"/tmp": "/tmp"})),
+    ("proxies", lambda m: m.update(proxies={"systemd": {"variables": ["http_proxy"], "no_proxy": "localhost"}})),
     ("cluster", lambda m: m.update(confs=["kubelet"])),
 ]
 
@@ -369,8 +376,9 @@ def test_only_checks_that_there_are_can_be_accepted(value: Any) -> None:
 
 
 def test_every_name_that_a_finding_has_can_be_accepted() -> None:
-    tree = ast.parse(Path(str(preflight.__file__)).read_text())
-    calls = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and ast.unparse(each.func) == "Finding"]
+    files = Path(str(preflight.__file__)).parent.glob("preflight*.py")
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    calls = [each for each in nodes if isinstance(each, ast.Call) and ast.unparse(each.func) == "Finding"]
     named = {each.args[1].value for each in calls if isinstance(each.args[1], ast.Constant)}
     # Those that all nodes must differ in are named in a table.
     assert named | {"hostname", "machine-id", "product-uuid"} == CHECKS
