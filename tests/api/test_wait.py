@@ -463,4 +463,4 @@ def test_all_together_and_each_named(client: Client, namespace: str) -> None:
     with pytest.raises(NotReady) as failed:
         wait(client, [rollout.item for rollout in rollouts], timeout=0.3, poll=0.05, progress=progress)
     assert set(failed.value.states) == {rollout.ref for rollout in rollouts[3:]}
-    assert seen == [3]
+    assert set(seen) == {3} and len(seen) > 1, "at each look: a wait in which nothing changes is told of too"

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from meshstrap.facts.answer import AnswerFact
 from meshstrap.facts.system import PATH
+from meshstrap.kube.events import newest
 
 DIRECTORY = "/etc/kubernetes"
 # Where every CNI puts its configuration; the first file by name is in force.
@@ -53,6 +54,13 @@ _CLUSTER = f"""
 [ -e {DIRECTORY}/admin.conf ] && command -v kubectl >/dev/null 2>&1 || exit 0
 kubectl --kubeconfig {DIRECTORY}/admin.conf --request-timeout=10s -n kube-system get \
     nodes,deployments,pods --ignore-not-found -o json 2>/dev/null
+exit 0
+"""
+
+_EVENTS = f"""
+{PATH}
+[ -e {DIRECTORY}/admin.conf ] && command -v kubectl >/dev/null 2>&1 || exit 0
+kubectl --kubeconfig {DIRECTORY}/admin.conf --request-timeout=10s -n kube-system get events -o json 2>/dev/null
 exit 0
 """
 
@@ -151,6 +159,27 @@ class Cluster(AnswerFact[ClusterState | None]):
     @override
     def read(self, output: list[str]) -> ClusterState | None:
         return parse_cluster("\n".join(output))
+
+
+class NewestEvent(AnswerFact[str]):
+    """Returns the newest event about the pods of kube-proxy and CoreDNS; empty where there is none.
+
+    .. code:: python
+
+        "Pod/coredns-66bc5c9577-hmnjx: FailedCreatePodSandBox: failed to find plugin in path [/opt/cni/bin]"
+    """
+
+    default = str
+
+    @override
+    def command(self) -> str:
+        return _EVENTS
+
+    @override
+    def read(self, output: list[str]) -> str:
+        text = "\n".join(output)
+        items = json.loads(text).get("items", []) if text.strip() else []
+        return newest(items, lambda name: name.startswith(("kube-proxy-", "coredns-")))
 
 
 class TakesPods(AnswerFact[bool]):

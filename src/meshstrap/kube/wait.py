@@ -76,7 +76,7 @@ def wait(
         poll: seconds between two looks.
         unschedulable: seconds for which a Pod may find no node (others may still be leaving theirs).
         namespace: for objects of namespaced kinds that name none.
-        progress: called with the state of every object, first and whenever one changes.
+        progress: called with the state of every object at each look.
 
     Raises NotReady naming each object that is not ready, and why.
     """
@@ -85,11 +85,10 @@ def wait(
     inspector = _Inspector(client, unschedulable)
     deadline = time.monotonic() + timeout
     while True:
-        before = dict(states)
         pending = {ref: resource for ref, resource in targets.items() if not states[ref].ready}
         live = query.read_many(client, [(ref, resource) for ref, resource in pending.items() if resource])
         states.update(inspector.states(pending, live))
-        if progress and states != before:
+        if progress:
             progress(states)
         waiting = {ref: state for ref, state in states.items() if not state.ready}
         if not waiting:
@@ -178,7 +177,7 @@ class _Inspector:
         if ref.kind == "PersistentVolumeClaim":
             precise = self._claim(item, found)
         else:
-            pods = _pods(self._client, item)
+            pods = pods_behind(self._client, item)
             precise = self._pods(pods, found, now)
             if not pods and ref.kind in _POD_OWNERS:
                 precise = self._events(ref, item, precise)
@@ -262,7 +261,7 @@ def _targets(client: Client, objects: Iterable[Mapping[str, Any] | Ref], namespa
 _POD_OWNERS = ("DaemonSet", "Job", "ReplicaSet", "StatefulSet")
 
 
-def _pods(client: Client, item: Item) -> list[dict[str, Any]]:
+def pods_behind(client: Client, item: Item) -> list[dict[str, Any]]:
     """Return the Pods behind an object, only those of its newest revision: older ones may well be broken."""
     kind, namespace = item["kind"], item["metadata"].get("namespace")
     if kind == "Pod":

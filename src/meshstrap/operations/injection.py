@@ -28,7 +28,7 @@ from meshstrap.kube.ref import Ref
 from meshstrap.kube.wait import wait as wait_for
 from meshstrap.mesh import gateway, injector
 from meshstrap.mesh import revision as revision_names
-from meshstrap.operations import api_server, k8s
+from meshstrap.operations import api_server, k8s, progress
 from meshstrap.operations.failure import executing, failure
 
 Object = Mapping[str, Any]
@@ -342,14 +342,15 @@ def restart(client: Client, workloads: Iterable[Ref]) -> None:
             content_type=_MERGE_PATCH,
             query={"fieldManager": "kubectl-rollout"},
         )
-    wait_for(client, workloads, timeout=_SECONDS, progress=k8s.progress(host))
+    wait_for(client, workloads, timeout=_SECONDS, progress=k8s.progress(host, client))
     deadline = time.monotonic() + _SETTLE_SECONDS
-    while time.monotonic() < deadline and any(
-        "deletionTimestamp" in pod["metadata"]
-        for namespace in {ref.namespace for ref in workloads}
-        for pod in query.list(client, "v1", "Pod", namespace)
-    ):
-        time.sleep(0.5)
+    with progress.waiting(host, lambda: f"old pods of {', '.join(map(str, workloads))} to end"):
+        while time.monotonic() < deadline and any(
+            "deletionTimestamp" in pod["metadata"]
+            for namespace in {ref.namespace for ref in workloads}
+            for pod in query.list(client, "v1", "Pod", namespace)
+        ):
+            time.sleep(0.5)
 
 
 def _prove(client: Client, revisions: Mapping[str, str]) -> None:

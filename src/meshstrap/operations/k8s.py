@@ -26,6 +26,7 @@ from pyinfra.context import state as current
 
 from meshstrap import transport
 from meshstrap.evidence import report
+from meshstrap.kube import events
 from meshstrap.kube import manifests as manifest_files
 from meshstrap.kube.apply import apply
 from meshstrap.kube.beside import Path as FieldPath
@@ -56,7 +57,6 @@ WEBHOOK_SILENT = "failed to call webhook"
 WEBHOOK_SECONDS = 90.0
 # Fields shown of one object, and lines of one text; --diff shows all.
 SHOWN = 12
-_PROGRESS_SECONDS = 10.0
 
 
 @operation()
@@ -167,12 +167,14 @@ def namespace(
 def _planned(make: Callable[[], Plan]) -> Plan:
     """Plan; at execute, wait for admission webhooks that do not answer yet, as after a power cut of all nodes."""
     deadline = time.monotonic() + (WEBHOOK_SECONDS if executing() else 0.0)
-    while True:
-        made = make()
-        silent = any(WEBHOOK_SILENT in (change.error or "") for change in made.changes)
-        if not silent or time.monotonic() >= deadline:
-            return made
-        time.sleep(1)
+    silent: list[str] = []
+    with live_line.waiting(host, lambda: f"admission webhooks that do not answer: {silent[0]}" if silent else "a plan"):
+        while True:
+            made = make()
+            silent[:] = [change.error for change in made.changes if change.error and WEBHOOK_SILENT in change.error]
+            if not silent or time.monotonic() >= deadline:
+                return made
+            time.sleep(1)
 
 
 def load(objects: Sequence[Object] | Path | str) -> Sequence[Object]:
@@ -266,15 +268,21 @@ def make_so(client: Client, planned: Plan, *, force: bool = False, recreate: boo
         live_line.show(host, f"{len(made)} of {len(planned.pending)} objects: {change.ref} {change.outcome}")
 
     try:
-        with live_line.shown(host):
+        with (
+            live_line.shown(host),
+            live_line.waiting(host, lambda: f"{len(planned.pending) - len(made)} of {len(planned.pending)} objects"),
+        ):
             apply(client, planned, force=force, recreate=recreate, on_change=count)
     finally:
         done = {change.ref for change in made}
         _report("applied", [{**change.report(), "made": change.ref in done} for change in planned.pending])
 
 
-def progress(of: Host) -> Callable[[Mapping[Ref, Readiness]], None]:
-    """Make the function that says what is being waited for: on a terminal as it changes, elsewhere every 10 s."""
+def progress(of: Host, client: Client) -> Callable[[Mapping[Ref, Readiness]], None]:
+    """Make the function that says what is being waited for: on a terminal at once, and a line of each every 15 s.
+
+    The line has the newest event of the object's Pods too, which tells what its state does not.
+    """
     said = time.monotonic()
 
     def say(states: Mapping[Ref, Readiness]) -> None:
@@ -283,10 +291,11 @@ def progress(of: Host) -> Callable[[Mapping[Ref, Readiness]], None]:
         if live_line.live():
             first = next((f": {ref}: {reason}" for ref, reason in waiting.items()), "")
             live_line.show(of, f"{len(states) - len(waiting)} of {len(states)} ready{first}" if waiting else "")
-        elif time.monotonic() - said >= _PROGRESS_SECONDS:
+        if waiting and time.monotonic() - said >= live_line.SAY_SECONDS:
             said = time.monotonic()
             for ref, reason in waiting.items():
-                of.log(f"waiting for {ref}: {reason}")
+                event = events.of_pods(client, ref)
+                of.log(f"waiting for {ref}: {reason}{f'; newest event: {event}' if event else ''}")
 
     return say
 
@@ -356,7 +365,7 @@ def _make_so(
 
 def _until_ready(client: Client, objects: Sequence[Object], namespace: str, timeout: float) -> None:
     with live_line.shown(host):
-        wait_for(client, objects, namespace=namespace, timeout=timeout, progress=progress(host))
+        wait_for(client, objects, namespace=namespace, timeout=timeout, progress=progress(host, client))
 
 
 def _absent(declared: Sequence[Object], namespace: str, timeout: float) -> Generator[PyinfraCommand, None, None]:
@@ -375,7 +384,12 @@ def _absent(declared: Sequence[Object], namespace: str, timeout: float) -> Gener
         return
     for ref in there:
         host.log(f"deleted     {ref}")
-    yield command(lambda: delete(client, there, timeout=timeout))
+
+    def away() -> None:
+        with live_line.waiting(host, lambda: f"{', '.join(map(str, there))} to be gone"):
+            delete(client, there, timeout=timeout)
+
+    yield command(away)
 
 
 def _there(client: Client, declared: Sequence[Object], namespace: str) -> list[Ref]:

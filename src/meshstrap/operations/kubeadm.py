@@ -37,6 +37,7 @@ from meshstrap.facts.kubeadm import (
     Leftovers,
     Member,
     MemberState,
+    NewestEvent,
     PodNetwork,
     RequiredImages,
     phase,
@@ -44,7 +45,7 @@ from meshstrap.facts.kubeadm import (
 from meshstrap.facts.system import PATH, STARTED_WITH, Files, Service, Services
 from meshstrap.kube.manifests import ManifestError
 from meshstrap.mesh import versions
-from meshstrap.operations import containerd, k8s, system
+from meshstrap.operations import containerd, k8s, progress, system
 from meshstrap.operations.failure import executing, fail, failure
 from meshstrap.operations.reach import alone, fact, leader_turn
 
@@ -546,9 +547,15 @@ def ready(timeout: float = READY_SECONDS) -> Generator[PyinfraCommand, None, Non
     active = host.inventory.get_active_hosts()
     hosts = [each for each in host.inventory if each in active and _is_node(each)]
     wanted = {each.name: node_address(each) for each in hosts}
-    end = time.monotonic() + timeout
+    began = said = time.monotonic()
     while problems := not_ready(fact(host, Cluster), wanted, ours=not theirs):
-        if time.monotonic() > end:
+        if time.monotonic() - said >= progress.SAY_SECONDS:
+            said = time.monotonic()
+            event = fact(host, NewestEvent)
+            host.log(
+                f"{said - began:.0f} s: waiting: {'; '.join(problems)}{f'; newest event: {event}' if event else ''}"
+            )
+        if time.monotonic() - began > timeout:
             yield failure(
                 f"{host.name}: the cluster is not ready after {timeout:.0f} s:\n"
                 + "\n".join(f"  {problem}" for problem in problems)
@@ -923,7 +930,7 @@ def _join(
 ) -> bool:
     invite = StringCommand("sh", "-c", QuoteString(_INVITE), "invite", QuoteString(name), QuoteString(address))
     try:
-        with leader_turn:
+        with leader_turn, progress.waiting(host, lambda: f"a token of {leader.name}, once its API server answers"):
             answer = transport.execute(leader, invite, timeout=KUBEADM_SECONDS)
         if not answer.ok:
             reason = without_tokens(answer.stderr.strip())
@@ -948,7 +955,8 @@ def _kubeadm(host: Host, what: str, documents: list[dict[str, Any]], cluster_nam
     )
     began = time.monotonic()
     try:
-        result = transport.execute(host, command, stdin=text.encode(), timeout=KUBEADM_SECONDS)
+        with progress.waiting(host, lambda: f"kubeadm {what}, {_last_said(host)}"):
+            result = transport.execute(host, command, stdin=text.encode(), timeout=KUBEADM_SECONDS)
     except transport.TransportError as error:
         return fail(host, f"kubeadm {what}: {error}")
     if not result.ok:
@@ -962,6 +970,16 @@ def _kubeadm(host: Host, what: str, documents: list[dict[str, Any]], cluster_nam
     return True
 
 
+def _last_said(host: Host) -> str:
+    """Tell the last line of kubeadm's log on a node, where kubeadm says what it waits for itself."""
+    try:
+        result = transport.execute(host, StringCommand("tail -n 1", KUBEADM_LOG), timeout=progress.SAY_SECONDS)
+    except transport.TransportError as error:
+        return str(error)
+    said = without_tokens(result.stdout).strip() if result.ok else ""
+    return f"which says: {said}" if said else "which says nothing yet"
+
+
 def _reset(state: State, host: Host, paths: Sequence[str], directories: Sequence[str]) -> bool:
     # What the rest is known as ours by is the last to go.
     ordered = sorted(paths, key=lambda path: path == system.SYSCTL_FILE or path.startswith("/etc/systemd/"))
@@ -969,7 +987,8 @@ def _reset(state: State, host: Host, paths: Sequence[str], directories: Sequence
         "sh", "-c", QuoteString(_RESET), "reset", QuoteString(" ".join(directories)), *map(QuoteString, ordered)
     )
     try:
-        result = transport.execute(host, command, timeout=KUBEADM_SECONDS)
+        with progress.waiting(host, lambda: f"kubeadm reset and what is left after it, {_last_said(host)}"):
+            result = transport.execute(host, command, timeout=KUBEADM_SECONDS)
     except transport.TransportError as error:
         return fail(host, str(error))
     if not result.ok:
@@ -1080,13 +1099,14 @@ def _unreachable(leader: Host) -> str | None:
 def _assigned(leader: Host, name: str) -> ClusterState | None:
     """Read the cluster once this node has its pods' network, which the controller gives it within a second or two."""
     end = time.monotonic() + 60
-    while True:
-        cluster = fact(leader, Cluster)
-        if cluster and _pods_of(cluster, name) and not unassigned(cluster):
-            return cluster
-        if time.monotonic() > end:
-            return cluster
-        gevent.sleep(0.5)
+    with progress.waiting(host, lambda: f"the cluster to give {name}, and all its nodes, a network for pods"):
+        while True:
+            cluster = fact(leader, Cluster)
+            if cluster and _pods_of(cluster, name) and not unassigned(cluster):
+                return cluster
+            if time.monotonic() > end:
+                return cluster
+            gevent.sleep(0.5)
 
 
 def _pods_of(cluster: ClusterState, name: str) -> str | None:

@@ -8,15 +8,19 @@ PYINFRA_PROGRESS=off) nothing is shown, and whoever waits prints a line now and 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import gevent
 from pyinfra import progress as spinner
 from pyinfra.api.host import Host
 
 _CHARACTERS = tuple(spinner.WAIT_CHARS)
 # What the spinner puts around the text and the hosts' names.
 _FRAME = len("    - {} ")
+# How often a wait says what it waits for.
+SAY_SECONDS = 15.0
 # Fewer columns than that say nothing.
 _LEAST = 20
 
@@ -47,6 +51,30 @@ def shown(host: Host) -> Iterator[None]:
         yield
     finally:
         show(host, "")
+
+
+@contextmanager
+def waiting(host: Host, what: Callable[[], str]) -> Iterator[None]:
+    """Say every 15 s what a host waits for, as long as it does.
+
+    Args:
+        host: whose lines they are.
+        what: gives what it waits for; is called when it is said.
+
+    """
+    began = time.monotonic()
+    of = host.connector.host  # pyinfra's context names another host, or none, in another greenlet.
+
+    def say() -> None:
+        while True:
+            gevent.sleep(SAY_SECONDS)
+            of.log(f"{time.monotonic() - began:.0f} s: waiting for {what()}")
+
+    says = gevent.spawn(say)
+    try:
+        yield
+    finally:
+        says.kill()
 
 
 def fitted(texts: dict[str, str], width: int) -> str:

@@ -31,7 +31,7 @@ from meshstrap.kube.errors import ApiError, KubeError
 from meshstrap.kube.parallel import each
 from meshstrap.kube.ref import Ref
 from meshstrap.mesh import gateway, removal
-from meshstrap.operations import api_server, injection, k8s, system
+from meshstrap.operations import api_server, injection, k8s, progress, system
 from meshstrap.operations.failure import executing, failure
 
 Object = Mapping[str, Any]
@@ -239,11 +239,12 @@ def _take_off(of: Host, client: Client, found: Found, crds: str, discard: Sequen
     left = _look(client, crds, discard)
     # Webhooks before the restart: one whose istiod is gone would refuse every pod. istiod makes its ConfigMaps again as
     # long as it runs.
-    delete(client, [ref for ref in left.rest if ref.kind != "ConfigMap"], timeout=_DELETE_SECONDS)
-    injection.restart(client, later.restart)
-    delete(client, [Ref("v1", "Namespace", "", gateway.NAMESPACE)], timeout=_DELETE_SECONDS)
-    delete(client, left.definitions, timeout=_DELETE_SECONDS)
-    delete(client, _look(client, crds, discard).rest, timeout=_DELETE_SECONDS)
+    with progress.waiting(of, lambda: "what is left of Istio to be gone"):
+        delete(client, [ref for ref in left.rest if ref.kind != "ConfigMap"], timeout=_DELETE_SECONDS)
+        injection.restart(client, later.restart)
+        delete(client, [Ref("v1", "Namespace", "", gateway.NAMESPACE)], timeout=_DELETE_SECONDS)
+        delete(client, left.definitions, timeout=_DELETE_SECONDS)
+        delete(client, _look(client, crds, discard).rest, timeout=_DELETE_SECONDS)
     _prove(of, client, crds, before, began, printed)
 
 

@@ -30,7 +30,7 @@ from meshstrap.kube.ref import Ref
 from meshstrap.kube.wait import wait as wait_for
 from meshstrap.mesh import gateway, removal, versions
 from meshstrap.mesh import revision as revisions
-from meshstrap.operations import api_server, injection, istio, k8s, node_ports, scenario, uninstall
+from meshstrap.operations import api_server, injection, istio, k8s, node_ports, progress, scenario, uninstall
 from meshstrap.operations.failure import executing, failure
 from meshstrap.scenarios import http, ingress, neighbours, traffic
 from meshstrap.scenarios.site import Site
@@ -351,12 +351,13 @@ def _steps(of: Host, client: Client, objects: Sequence[Object], revision: str, p
         planned = plan(client, objects, owner=owner, prune=False)
         beside = tuple(change for change in planned.changes if not _goes_over(change))
         k8s.make_so(client, replace(planned, changes=beside), force=True)
-        wait_for(client, [change.ref for change in beside], timeout=_READY_SECONDS, progress=k8s.progress(of))
+        wait_for(client, [change.ref for change in beside], timeout=_READY_SECONDS, progress=k8s.progress(of, client))
     with phase("gateways to the new one"):
         planned = plan(client, objects, owner=owner, prune=True)
         k8s.make_so(client, planned, force=True)
-        wait_for(client, objects, timeout=_READY_SECONDS, progress=k8s.progress(of))
-        _until_gone(client)
+        wait_for(client, objects, timeout=_READY_SECONDS, progress=k8s.progress(of, client))
+        with progress.waiting(of, lambda: "the gateways' old pods to end"):
+            _until_gone(client)
     with phase("workloads to the new one"):
         found = _look(client, objects, revision)
         if found.blocked:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
+import gevent
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyinfra import progress as spinner
@@ -30,3 +35,18 @@ def test_pyinfras_spinner_still_has_the_place_that_we_use() -> None:
     # Its line is the first of these characters, turned in place, and the hosts' names.
     assert sorted(spinner.WAIT_CHARS) == ["-", "/", "\\", "|"]
     assert isinstance(spinner.TERMINAL_WIDTH, int)
+
+
+def test_a_wait_says_again_and_again_what_it_waits_for_and_then_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SAY_SECONDS", 0.02)
+    said: list[str] = []
+    host: Any = SimpleNamespace(log=said.append)
+    host.connector = SimpleNamespace(host=host)
+    left = iter(range(9, 0, -1))
+    with progress.waiting(cast(Any, host), lambda: f"{next(left)} pods"):
+        while len(said) < 3:
+            gevent.sleep(0.01)
+    assert [line.partition("waiting for ")[2] for line in said[:3]] == ["9 pods", "8 pods", "7 pods"]
+    lines = len(said)
+    gevent.sleep(0.1)
+    assert len(said) == lines
