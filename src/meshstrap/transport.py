@@ -24,7 +24,7 @@ from gevent.server import StreamServer
 from paramiko import Channel, ChannelException, SSHException, Transport
 from pyinfra import logger
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
-from pyinfra.api.command import StringCommand
+from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
@@ -53,6 +53,28 @@ _PATIENCE_SECONDS = 1.0
 _UNHEARD = 4096
 _ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, section 5.1
 _FORWARD_SECONDS = 20.0
+# Makes two programs that print the password that pyinfra puts into their environment, and names the first. The other
+# answers one time and is gone: sudo asks up to three times in each command, and a few failures lock an account. That
+# sudo then finds no answer is one failure more to pam_faillock; sudo lets nobody but root stop it before.
+_ASKPASS = r"""
+umask 077
+for d in "${TMPDIR:-/tmp}" "$HOME" "/run/user/$(id -u)" /var/tmp /dev/shm; do
+    new=$(mktemp "$d/pyinfra-sudo-askpass-XXXXXXXXXXXX" 2>/dev/null) || continue
+    cat >"$new" <<'END'
+#!/bin/sh
+printf '%s\n' "$PYINFRA_SUDO_PASSWORD"
+END
+    cat >"$new.once" <<'END'
+#!/bin/sh
+rm -f "$0"
+printf '%s\n' "$PYINFRA_SUDO_PASSWORD"
+END
+    chmod 700 "$new" "$new.once"
+    if "$new" >/dev/null 2>&1; then echo "$new"; exit 0; fi
+    rm -f "$new" "$new.once"
+done
+exit 1
+"""
 # What pyinfra's run_shell_command takes for itself and make_unix_command does not know.
 _NOT_FOR_THE_COMMAND = {"_get_pty", "_timeout", "_stdin", "_success_exit_codes"}
 
@@ -165,13 +187,15 @@ def stream(
 def authorise(host: Host) -> None:
     """Make sure that commands run with the rights that the host's data asks for; a password is prompted for once.
 
-    Only pyinfra's own commands prompt, and what was typed serves this module's commands too.
+    Only pyinfra's own commands prompt, and what was typed serves this module's commands too. A password that sudo
+    refuses is tried once in a run, since a few failures lock an account (pam_faillock).
 
     Raises:
         TransportError: sudo refuses, or needs a password that nobody is there to type; or the host does not answer.
 
     """
     reconnect(host)
+    check_password(host)
     try:
         ok, output = host.run_shell_command(StringCommand("true"), **_arguments(host))
     except EOFError:
@@ -182,6 +206,51 @@ def authorise(host: Host) -> None:
         raise TransportError(
             f"{host.name}: no rights: {output.stderr.strip() or output.stdout.strip()}; {_PASSWORDLESS}"
         )
+
+
+def check_password(host: Host) -> None:
+    """Try the password that a host's data gives for sudo, once in a run; nothing happens where they give none.
+
+    The program that answers sudo (askpass) stands where programs may run: /tmp may be mounted noexec.
+
+    Raises:
+        TransportError: sudo refuses the password, or did in this run; or no place on the host runs programs.
+
+    """
+    host = _itself(host)
+    arguments = _arguments(host)
+    if not (arguments.get("_sudo") and arguments.get("_sudo_password")) or not host.connected:
+        return
+    if trouble := _refused.get(host):
+        raise TransportError(trouble)
+    key = f"sudo_askpass_path__{arguments.get('_temp_dir') or host.get_temp_dir_config()}"  # pyinfra's own name for it
+    if host.connector_data.get(key):
+        return
+    try:
+        ok, output = host.run_shell_command(StringCommand("sh", "-c", QuoteString(_ASKPASS)))
+        if not ok or not output.stdout_lines:
+            raise TransportError(
+                f"{host.name}: this user may run no program from /tmp, the home directory, /run/user, /var/tmp or"
+                " /dev/shm (mounted noexec?), so sudo cannot be given a password; allow it in one of them, or allow"
+                " this user passwordless sudo on the node"
+            )
+        path = output.stdout_lines[-1]
+        host.connector_data[key] = f"{path}.once"
+        ok, output = host.run_shell_command(StringCommand("true"), **arguments)
+        gone = [f"{path}.once", *([] if ok else [path])]
+        host.run_shell_command(StringCommand("rm -f", *map(QuoteString, gone)))
+    except (SSHException, OSError) as error:
+        host.connector_data[key] = None
+        raise TransportError(f"{host.name}: cannot run a command over ssh: {error}") from error
+    host.connector_data[key] = path if ok else None
+    if not ok:
+        said = "; ".join(line.strip() for line in output.stderr_lines if line.strip() and path not in line)
+        _refused[host] = (
+            f"{host.name}: sudo refuses the password, which was tried once: {said}; put _sudo_password right in the"
+            " inventory"
+        )
+        host.log(_refused[host], logger.error)  # In --dry nobody else says it.
+        raise TransportError(_refused[host])
 
 
 def hold(host: Host, command: StringCommand) -> Remote:
@@ -301,6 +370,8 @@ class _Reconnecting(BaseStateCallback):
 _reconnecting = _Reconnecting()
 # Whoever needs a lost connection waits for the one attempt that is under way, and shares its end.
 _attempts: dict[Host, gevent.Greenlet] = {}
+# Whose sudo refused the password in this run, and what there is to say of it.
+_refused: dict[Host, str] = {}
 
 
 def _itself(host: Host) -> Host:

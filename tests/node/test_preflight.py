@@ -204,3 +204,43 @@ def test_an_image_that_the_deploys_would_lack_is_named_with_its_object(
         f"asks for image docker.io/istio/proxyv2:1.31.0, which {copied_bundle}/bundle.lock.yaml does not hold" in said
     )
     assert "warning [images] Deployment/canary/appv1" in said, "the site stands without a scenario"
+
+
+# What pam_faillock counts is what locks an account, by default after three.
+FAILLOCK = """
+cat >/etc/pam.d/sudo <<'END'
+auth required pam_faillock.so preauth
+auth [success=1 default=bad] pam_unix.so
+auth [default=die] pam_faillock.so authfail
+auth sufficient pam_faillock.so authsucc
+account required pam_unix.so
+session required pam_permit.so
+END
+mount -t tmpfs -o noexec tmpfs /tmp
+"""
+
+
+def test_a_wrong_password_locks_nobody_out_and_the_right_one_needs_no_program_in_tmp(
+    bare_node: Lab, run_pyinfra: Callable[..., Finished], on_node: Callable[..., Finished]
+) -> None:
+    kept = "cp -n /etc/pam.d/sudo /root/sudo.was"
+    assert on_node(bare_node, "control-1", f"{USER}\n{kept}\n{FAILLOCK}").returncode == 0
+    as_typist = ("--data", "ssh_user=typist", "--data", "_sudo=true", "--data")
+    try:
+        for deploy, how in (("deploys/cluster.py", "--dry"), ("deploys/cluster.py", "-y")):
+            run = run_pyinfra("inventory.py", deploy, how, *as_typist, "_sudo_password=wrong", lab=bare_node)
+            output = run.stdout + run.stderr
+            assert "control-1: sudo refuses the password, which was tried once" in output
+            assert "Traceback" not in output
+            counted = on_node(bare_node, "control-1", "faillock --user typist")
+            failures = [line for line in counted.stdout.splitlines() if line.rstrip().endswith("V")]
+            assert len(failures) <= 2, "its answer, and the one that it does not get"
+            on_node(bare_node, "control-1", "faillock --user typist --reset")
+        run = run_pyinfra(*PREFLIGHT, "-y", *as_typist, "_sudo_password=secret-word", lab=bare_node)
+        output = run.stdout + run.stderr
+        assert run.returncode == 0, output
+        assert "warning [noexec] /tmp is mounted noexec" in output
+        left = on_node(bare_node, "control-1", "ls -a /tmp ~typist | grep askpass").stdout
+        assert left == ""
+    finally:
+        on_node(bare_node, "control-1", "umount /tmp; cp /root/sudo.was /etc/pam.d/sudo; rm /root/sudo.was")

@@ -66,6 +66,17 @@ def test_kernel_settings_hold_now_and_after_a_boot(dressed: Lab, on_node: Callab
     assert "fs.inotify.max_user_instances = 8192" in kept
 
 
+def test_containerd_runs_without_the_proxies_that_systemd_has(dressed: Lab, on_node: Callable[..., Finished]) -> None:
+    run = "systemctl restart containerd; tr '\\0' '\\n' </proc/$(systemctl show containerd -p MainPID --value)/environ"
+    try:
+        said = on_node(
+            dressed, "control-1", f"systemctl set-environment http_proxy=http://192.0.2.9:3128; {run}"
+        ).stdout
+    finally:
+        on_node(dressed, "control-1", "systemctl unset-environment http_proxy")
+    assert "MESHSTRAP_STARTED_WITH=" in said and "3128" not in said
+
+
 def test_what_was_changed_by_hand_is_put_back_and_no_more(
     dressed: Lab, run_pyinfra: Callable[..., Finished], on_node: Callable[..., Finished]
 ) -> None:

@@ -46,6 +46,7 @@ def fact(of: Host, cls: type[FactBase[T]], **arguments: Any) -> T:
         try:
             with nullcontext() if of.name == host.name else leader_turn:
                 transport.reconnect(of)
+                transport.check_password(of)
                 value = of.get_fact(cls, **arguments)
         except (ConnectError, PyinfraError, EOFError, transport.TransportError) as error:
             problem = str(error) or "the ssh connection was lost"
