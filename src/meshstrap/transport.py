@@ -209,7 +209,7 @@ def authorise(host: Host) -> None:
 
 
 def check_password(host: Host) -> None:
-    """Try the password that a host's data gives for sudo, once in a run; nothing happens where they give none.
+    """Try the password that a host's data gives for sudo, or a person typed, once in a run; without one do nothing.
 
     The program that answers sudo (askpass) stands where programs may run: /tmp may be mounted noexec.
 
@@ -219,7 +219,8 @@ def check_password(host: Host) -> None:
     """
     host = _itself(host)
     arguments = _arguments(host)
-    if not (arguments.get("_sudo") and arguments.get("_sudo_password")) or not host.connected:
+    password = arguments.get("_sudo_password") or host.connector_data.get("prompted_sudo_password")
+    if not (arguments.get("_sudo") and password and host.connected):
         return
     if trouble := _refused.get(host):
         raise TransportError(trouble)
