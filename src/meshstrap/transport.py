@@ -224,7 +224,8 @@ def check_password(host: Host) -> None:
         return
     if trouble := _refused.get(host):
         raise TransportError(trouble)
-    key = f"sudo_askpass_path__{arguments.get('_temp_dir') or host.get_temp_dir_config()}"  # pyinfra's own name for it
+    directory = arguments.get("_temp_dir") or host.get_temp_dir_config()  # type: ignore[no-untyped-call]
+    key = f"sudo_askpass_path__{directory}"  # pyinfra's own name for it
     if host.connector_data.get(key):
         return
     try:

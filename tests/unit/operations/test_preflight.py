@@ -15,12 +15,10 @@ from meshstrap.bundle.check import Use
 from meshstrap.bundle.lock import Lock
 from meshstrap.facts.preflight import Machine, parse
 from meshstrap.operations import preflight
+from meshstrap.operations.finding import ERROR, WARNING, Finding
 from meshstrap.operations.offline import Part
 from meshstrap.operations.preflight import (
     CHECKS,
-    ERROR,
-    WARNING,
-    Finding,
     Look,
     Plan,
     Role,
