@@ -72,6 +72,8 @@ class Client:
         self.address = address
         self.prefix = prefix
         self.patience = patience
+        # Services of webhooks, as refusals spell them (name.namespace.svc), for which nothing is tried again.
+        self.unanswered: frozenset[str] = frozenset()
         self._discovery = discovery
 
     @override
@@ -211,7 +213,8 @@ class Client:
                 if answer.status < 300:
                     return answer.data
                 refusal = _refusal(answer.status, answer.data)
-                if not _transient(refusal) or (method == "POST" and refusal.status == 502):
+                hopeless = any(f"//{service}" in refusal.message for service in self.unanswered)
+                if hopeless or not _transient(refusal) or (method == "POST" and refusal.status == 502):
                     raise refusal
                 with suppress(ValueError):
                     retry_after = float(answer.retry_after)

@@ -26,13 +26,13 @@ from meshstrap.kube import manifests as manifest_files
 from meshstrap.kube import query
 from meshstrap.kube.connect import Client
 from meshstrap.kube.errors import KubeError
+from meshstrap.mesh import admission, versions
 from meshstrap.mesh import gateway as ingress
 from meshstrap.mesh import revision as revisions
-from meshstrap.mesh import versions
 from meshstrap.operations import api_server, k8s, system
 from meshstrap.operations.failure import executing, failure
 
-OWNER = "istio"
+OWNER = admission.ISTIO
 NODE_PORT = 30191
 NODE_PORTS = range(30000, 32768)
 

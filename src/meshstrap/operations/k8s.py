@@ -26,7 +26,7 @@ from pyinfra.context import state as current
 
 from meshstrap import transport
 from meshstrap.evidence import report
-from meshstrap.kube import events
+from meshstrap.kube import events, webhooks
 from meshstrap.kube import manifests as manifest_files
 from meshstrap.kube.apply import apply
 from meshstrap.kube.beside import Path as FieldPath
@@ -41,6 +41,7 @@ from meshstrap.kube.query import read_many
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.wait import State as Readiness
 from meshstrap.kube.wait import wait as wait_for
+from meshstrap.mesh import admission
 from meshstrap.mesh.errors import MeshError
 from meshstrap.operations import api_server
 from meshstrap.operations import progress as live_line
@@ -51,9 +52,7 @@ Object = Mapping[str, Any]
 
 ERRORS = (KubeError, MeshError, transport.TransportError)
 READY_SECONDS = 300.0
-# A webhook's Pod may come back later than the API server; an error of its own has other words.
-# Source: k8s.io/apiserver pkg/admission/plugin/webhook/errors (v0.34), ErrCallingWebhook.
-WEBHOOK_SILENT = "failed to call webhook"
+# A webhook's Pod may come back later than the API server.
 WEBHOOK_SECONDS = 90.0
 # Fields shown of one object, and lines of one text; --diff shows all.
 SHOWN = 12
@@ -117,8 +116,9 @@ def manifests(
     try:
         client = api_server.client(host)
         planned = _planned(
-            lambda: plan(
-                client, declared, owner=owner, prune=prune or prune_all, prune_all=prune_all, namespace=where,
+            client,
+            lambda asked: plan(
+                asked, declared, owner=owner, prune=prune or prune_all, prune_all=prune_all, namespace=where,
                 take_over=take_over, decides=decides,
             )
         )  # fmt: skip
@@ -164,17 +164,23 @@ def namespace(
     yield from manifests._inner([{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}], present=present)
 
 
-def _planned(make: Callable[[], Plan]) -> Plan:
-    """Plan; at execute, wait for admission webhooks that do not answer yet, as after a power cut of all nodes."""
-    deadline = time.monotonic() + (WEBHOOK_SECONDS if executing() else 0.0)
+def _planned(client: Client, make: Callable[[Client], Plan]) -> Plan:
+    """Plan; at execute, wait for admission webhooks that do not answer yet, as after a power cut of all nodes.
+
+    Raises KubeError at once where an object needs one that nothing will bring back; names what does.
+    """
+    seconds = WEBHOOK_SECONDS if executing() else 0.0
     silent: list[str] = []
+
+    def note(line: str) -> None:
+        silent[:] = [line]
+
     with live_line.waiting(host, lambda: f"admission webhooks that do not answer: {silent[0]}" if silent else "a plan"):
-        while True:
-            made = make()
-            silent[:] = [change.error for change in made.changes if change.error and WEBHOOK_SILENT in change.error]
-            if not silent or time.monotonic() >= deadline:
-                return made
-            time.sleep(1)
+        made, away = webhooks.admitted(client, make, seconds=seconds, progress=note)
+    if away:
+        first = next(change for change in made.changes if webhooks.refused_by(away[0], change.error))
+        raise KubeError(f"{first.ref}: " + "\n".join(admission.next_steps(away)))
+    return made
 
 
 def load(objects: Sequence[Object] | Path | str) -> Sequence[Object]:

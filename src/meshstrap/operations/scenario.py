@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from meshstrap.mesh.errors import MeshError
 from meshstrap.operations import api_server, injection, istio, k8s, lint, node_ports
 from meshstrap.operations.failure import executing, failure
 from meshstrap.operations.site import refuse_unknown_data
-from meshstrap.scenarios import ingress
+from meshstrap.scenarios import ingress, restarts
 from meshstrap.scenarios.canary import ladder as canary_ladder
 from meshstrap.scenarios.canary.scenario import Canary
 from meshstrap.scenarios.engine import Scenario, prove, remains
@@ -321,7 +322,14 @@ def site(client: Client) -> Site:
 
 
 def _within_reach(site: Site, found: Scenario) -> Site:
-    return node_ports.within_reach(site) if ingress.needs_gateway(_objects(found)) else site
+    if not ingress.needs_gateway(_objects(found)):
+        return site
+    # Without a gateway no node answers, by whatever way. Where its node restarts, that node was not ready either.
+    if not ingress.gateway_pods(site):
+        host.log(f"waiting up to {restarts.RESTART_SECONDS:g} s for the ingress gateway, if it is starting")
+        ingress.until_ready(site)
+        site = replace(site, nodes=node_ports.ready_nodes(site.client))
+    return node_ports.within_reach(site)
 
 
 def _asked_for() -> str:

@@ -21,13 +21,13 @@ from typing import Any
 
 from meshstrap.evidence import report
 from meshstrap.evidence.verdict import Outcome, Verdict
-from meshstrap.kube import manifests, query
+from meshstrap.kube import manifests, query, webhooks
 from meshstrap.kube.errors import KubeError
 from meshstrap.kube.plan import Change, plan
 from meshstrap.kube.wait import NotReady, wait
-from meshstrap.mesh import decisive, revision
+from meshstrap.mesh import admission, decisive, revision
 from meshstrap.mesh.errors import MeshError
-from meshstrap.scenarios import ingress, neighbours, rivals, surroundings
+from meshstrap.scenarios import ingress, neighbours, restarts, rivals, surroundings
 from meshstrap.scenarios.rivals import Rival
 from meshstrap.scenarios.site import Node, Site
 from meshstrap.scenarios.witnesses import weighed
@@ -265,11 +265,16 @@ def _phases(
     phase = _Phases(scenario.name, site, observation)
     phase.begin("preflight")
     through_gateway = ingress.needs_gateway(objects)
+    lacks = restarts.awaited(
+        lambda: scenario.preflight(site, objects),
+        lambda: query.list(site.client, "v1", "Pod", scenario.namespace),
+        site,
+    )
     if through_gateway:
         site, observation["not_asked"] = ingress.answering(site)
     beside = neighbours.look(site, scenario.namespace, objects)
     observation["rivals"] = [asdict(rival) for rival in beside.rivals]
-    missing = [*beside.lacks, *scenario.preflight(site, objects)]
+    missing = [*beside.lacks, *lacks]
     observation["missing"] = missing
     if missing:
         return Verdict(
@@ -279,14 +284,20 @@ def _phases(
             tuple(missing[1:]),
         )
     phase.begin("compare")
-    drift, unknown = compared(plan(site.client, objects, owner=scenario.owner, decides=decisive.decides).pending)
+    made, away = webhooks.admitted(
+        site.client,
+        lambda client: plan(client, objects, owner=scenario.owner, decides=decisive.decides),
+        seconds=CONVERGE_SECONDS,
+        progress=lambda line: site.progress(f"waiting for a webhook: {line}"),
+    )
+    drift, unknown = compared(made.pending)
     if through_gateway:
         drift += ingress.service_differences(site)
     observation["drift"], observation["not_compared"] = drift, unknown
     if drift or unknown:
         return weighed(
             [f"the cluster does not hold what is declared: {line}" for line in drift[:1]] + drift[1:],
-            [f"the API server could not compare {line}" for line in unknown],
+            admission.next_steps(away) + [f"the API server could not compare {line}" for line in unknown],
             summary="",
             rule="every declared object is on the cluster as declared, by the API server's own dry-run; left what"
             f" the cluster holds, right what is declared (deploys/{scenario.name}.py makes it so)",

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meshstrap.kube import query
+from meshstrap.kube import query, wait
 from meshstrap.mesh import access_log, gateway, proxy
 from meshstrap.mesh.errors import GatewayError, ProxyError
 from meshstrap.mesh.proxy_config import (
@@ -24,7 +24,7 @@ from meshstrap.mesh.proxy_config import (
     origins,
     route_differences,
 )
-from meshstrap.scenarios import access_lines, http
+from meshstrap.scenarios import access_lines, http, restarts
 from meshstrap.scenarios.site import Node, Site
 
 NETWORKING = "networking.istio.io/v1beta1"
@@ -190,8 +190,21 @@ def needs_gateway(objects: Iterable[Mapping[str, Any]]) -> bool:
 
 def gateway_pods(site: Site) -> list[Mapping[str, Any]]:
     """List the ingress gateway's ready pods."""
-    labels = ",".join(f"{key}={value}" for key, value in gateway.SELECTOR.items())
-    return gateway.ready_pods(query.list(site.client, "v1", "Pod", gateway.NAMESPACE, labels=labels))
+    return gateway.ready_pods(_all_gateway_pods(site))
+
+
+def until_ready(site: Site) -> list[str]:
+    """Wait, at most 60 s, for a gateway that is starting, as after a restart of its node.
+
+    Returns:
+        Why there is no ready gateway; nothing where there is one.
+
+    Raises:
+        KubeError: the cluster cannot be asked.
+    """
+    return restarts.awaited(
+        lambda: [] if gateway_pods(site) else [_no_gateway(site)], lambda: _all_gateway_pods(site), site
+    )
 
 
 def gateway_names(site: Site) -> list[str]:
@@ -212,9 +225,7 @@ def missing(site: Site) -> list[str]:
     if not site.nodes:
         lacks.append("no node of the cluster is ready, so there is none to send requests to")
     if not gateway_pods(site):
-        lacks.append(
-            f"no ready ingress gateway pod in {gateway.NAMESPACE}; run deploys/istio.py with a profile that has one"
-        )
+        lacks.append(_no_gateway(site))
     lacks += [f"{node.name}: {node.unknown}" for node in site.nodes if node.unknown]
     try:
         base_url(site, Node("", "", None))
@@ -323,6 +334,28 @@ def collect(site: Site, observed: dict[str, Any]) -> bool:
     log = access_lines.read(site, gateway.NAMESPACE, pods, observed)
     observed["log"], observed["gateways_after"] = log, pods
     return answered <= set(log)
+
+
+def _all_gateway_pods(site: Site) -> list[dict[str, Any]]:
+    labels = ",".join(f"{key}={value}" for key, value in gateway.SELECTOR.items())
+    return query.list(site.client, "v1", "Pod", gateway.NAMESPACE, labels=labels)
+
+
+def _no_gateway(site: Site) -> str:
+    """Say why there is no ready gateway pod, and what to do: wait, scale it up, or install one."""
+    said = f"no ready ingress gateway pod in {gateway.NAMESPACE}"
+    pods = [pod for pod in _all_gateway_pods(site) if "deletionTimestamp" not in pod["metadata"]]
+    if pods:
+        waiting = "; ".join(f"Pod {pod['metadata']['name']}: {wait.state(pod).reason}" for pod in pods)
+        return f"{said}: it is starting, or restarting ({waiting}); prove again when it is ready"
+    workload = query.get(site.client, "apps/v1", "Deployment", gateway.SERVICE, gateway.NAMESPACE)
+    if workload is None:
+        return f"{said}; run deploys/istio.py with a profile that has one"
+    name = f"Deployment {gateway.NAMESPACE}/{gateway.SERVICE}"
+    if workload["spec"].get("replicas", 1) == 0:
+        scale = f"kubectl scale deployment/{gateway.SERVICE} -n {gateway.NAMESPACE} --replicas=1"
+        return f"{said}: {name} is scaled to 0; scale it up: {scale}"
+    return f"{said}: {name} has none yet: {wait.state(workload).reason}"
 
 
 def _service(cluster: str) -> str:
