@@ -20,6 +20,7 @@ from meshstrap.bundle.archive import write
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.lock import Image
 from meshstrap.bundle.programs import Recognised, recognise
+from meshstrap.bundle.store import Store
 from meshstrap.lab.directory import Lab, locate
 from meshstrap.lab.docker import Docker
 
@@ -59,21 +60,13 @@ class Site:
         return image
 
     def oci(self, reference: str) -> str:
-        """Name an image of the lab's store as skopeo reads it: a layout with this image alone."""
-        directory = self.mine.directory.parent / "one"
+        """Name an image of the lab's store as skopeo reads it: by its full name among all others."""
+        directory = self.mine.directory.parent / "store"
         directory.mkdir(exist_ok=True)
-        store = self.lab.store.directory
         if not (directory / "blobs").exists():
-            (directory / "blobs").symlink_to(store / "blobs")
-        (directory / "oci-layout").write_bytes((store / "oci-layout").read_bytes())
-        manifest = self.lab.store.blob(self.locked(reference).manifest)
-        entry = {
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "digest": f"sha256:{manifest.name}",
-            "size": manifest.stat().st_size,
-            "annotations": {"org.opencontainers.image.ref.name": reference},
-        }
-        (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+            (directory / "blobs").symlink_to(self.lab.store.directory / "blobs")
+        # The lab's own may be of a build whose index names tags alone.
+        Store(directory).write_index(self.lab.read().images)
         return f"oci:{directory}:{reference}"
 
 
@@ -158,6 +151,12 @@ def test_what_skopeo_writes_as_directories_keeps_every_identity(site: Site, tmp_
     image = site.add(tmp_path / "out", name=COREDNS)
     locked = site.locked(COREDNS)
     assert (image.manifest, image.config, image.layers) == (locked.manifest, locked.config, locked.layers)
+
+
+def test_skopeo_finds_every_image_of_a_store_by_its_full_name(site: Site) -> None:
+    for image in site.lab.read().images:
+        shown = json.loads(run("skopeo", "inspect", "--raw", site.oci(image.reference)))
+        assert shown["config"]["digest"] == image.config
 
 
 def test_the_labs_own_store_is_an_oci_layout_and_its_bundle_a_bundle(site: Site, tmp_path: Path) -> None:

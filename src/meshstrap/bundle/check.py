@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from meshstrap.bundle import nearest
 from meshstrap.bundle.lock import Lock
 from meshstrap.bundle.reference import Reference, ReferenceError, parse
 
@@ -79,7 +80,10 @@ def judge(lock: Lock, wanted: Iterable[Use], platforms: Iterable[str] = (), *, h
         known = there.get(reference.full, set())
         lacking = sorted(set(platforms) - known) if known else []
         if not known:
-            faults.append(f"{use.place} asks for image {reference.full}, which {holder} does not hold")
+            faults.append(
+                f"{use.place} asks for image {reference.full}, which {holder} does not hold"
+                + nearest.said(lock, reference.full)
+            )
         elif lacking:
             only = f"holds for {', '.join(sorted(known))} only, not {', '.join(lacking)}"
             faults.append(f"{use.place} asks for image {reference.full}, which {holder} {only}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict, cast
 
+from meshstrap.bundle import nearest
 from meshstrap.bundle.lock import Image, Layer, Lock
 from meshstrap.bundle.reference import ReferenceError, normalize
 
@@ -285,7 +286,7 @@ def find(lock: Lock, references: Mapping[str, str], platform: str) -> list[Image
         image = lock.image(reference, platform)
         if image is None:
             others = [i.platform for i in lock.images if i.reference == normalize(reference)]
-            only = f", which the bundle has for {', '.join(others)} only" if others else ""
+            only = f", which the bundle has for {', '.join(others)} only" if others else nearest.said(lock, reference)
             unknown.append(f"{normalize(reference)} for {platform}{only} (used by {place})")
         else:
             wanted[image.reference] = image

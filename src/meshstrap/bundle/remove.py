@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from meshstrap.bundle import nearest
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.listing import Entry, entries, said
@@ -28,7 +29,10 @@ def remove(bundle: Bundle, names: Sequence[str], platforms: Sequence[str], echo:
         unknown = [name for name, named in found if not named]
         if unknown:
             on = f" for {' or '.join(platforms)}" if platforms else ""
-            raise BundleError(f"{bundle.directory}: has no {', '.join(unknown)}{on}; `meshstrap bundle list` says what")
+            raise BundleError(
+                f"{bundle.directory}: has no {'; no '.join(f'{each}{on}{_nearest(lock, each)}' for each in unknown)};"
+                " `meshstrap bundle list` says what"
+            )
         gone = [entry for _, named in found for entry in named]
         left = Lock(
             tuple(image for image in lock.images if image not in gone),
@@ -41,6 +45,13 @@ def remove(bundle: Bundle, names: Sequence[str], platforms: Sequence[str], echo:
         for entry in dict.fromkeys(gone):
             echo(f"removed  {said(entry)}")
         echo(f"{bundle.store.prune(left)} blobs were needed by nothing else")
+
+
+def _nearest(lock: Lock, name: str) -> str:
+    try:
+        return nearest.said(lock, name)
+    except ReferenceError:
+        return ""  # it would be a program's name
 
 
 def _named(lock: Lock, name: str, platforms: Sequence[str]) -> list[Entry]:

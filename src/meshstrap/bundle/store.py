@@ -16,12 +16,14 @@ from meshstrap.bundle.compression import Hashed
 from meshstrap.bundle.document import parse_json
 from meshstrap.bundle.errors import BundleError
 from meshstrap.bundle.lock import Image, Layer, Lock
-from meshstrap.bundle.reference import normalize, parse
+from meshstrap.bundle.reference import normalize
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+# By this annotation skopeo, podman and other readers of OCI layouts find an image (image-spec, annotations.md).
+REF_NAME = "org.opencontainers.image.ref.name"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 _ADDING = ".adding-"
@@ -358,7 +360,8 @@ def index_json(store: Store, images: Sequence[Image]) -> bytes:
 
     Returns:
         The bytes of `index.json`. Each entry carries its full reference for containerd (which imports nothing,
-        and says nothing, without it) and its tag for every other tool.
+        and says nothing, without it) and again for every other tool: skopeo takes the first entry with the name that
+        it is asked for, and a tag alone, `1`, is the name of many images in one store.
 
     Raises:
         StoreError: A manifest is missing.
@@ -379,7 +382,7 @@ def index_json(store: Store, images: Sequence[Image]) -> bytes:
                 "platform": _platform(image.platform),
                 "annotations": {
                     "io.containerd.image.name": image.reference,
-                    "org.opencontainers.image.ref.name": parse(image.reference).tag,
+                    REF_NAME: image.reference,
                 },
             }
         )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from meshstrap.bundle.directory import Bundle
 from meshstrap.bundle.document import Node, parse_json
 from meshstrap.bundle.errors import BundleError, quoted
 from meshstrap.bundle.lock import Image, Lock
 from meshstrap.bundle.platforms import normalize
 from meshstrap.bundle.programs import contradictions
-from meshstrap.bundle.store import Store, index_json
+from meshstrap.bundle.reference import parse
+from meshstrap.bundle.store import REF_NAME, Store, index_json
 
 _REPAIR = "; `meshstrap bundle add` of what it came from, or `meshstrap bundle pull`, puts it right"
 _FALSE = "; restore the lock, or `meshstrap bundle remove` it and add it again"
@@ -45,10 +48,18 @@ def _index(bundle: Bundle, lock: Lock) -> list[str]:
         found = [entry.value for entry in parse_json(path.read_bytes(), str(path)).items("manifests")]
     except (OSError, BundleError):
         found = []
-    expected = parse_json(index_json(bundle.store, lock.images), str(path)).items("manifests")
-    if len(found) == len(expected) and all(entry.value in found for entry in expected):
+    expected = [
+        entry.value for entry in parse_json(index_json(bundle.store, lock.images), str(path)).items("manifests")
+    ]
+    if len(found) == len(expected) and all(entry in found or _with_tag_alone(entry) in found for entry in expected):
         return []
     return [f"{path}: missing, or does not list the images that {bundle.lock_file} names{_REPAIR}"]
+
+
+def _with_tag_alone(entry: dict[str, Any]) -> dict[str, Any]:
+    """Give an entry as it was written before the store was to be read by skopeo too; the next change writes it anew."""
+    annotations = entry["annotations"]
+    return {**entry, "annotations": {**annotations, REF_NAME: parse(annotations[REF_NAME]).tag}}
 
 
 def _contradictions(bundle: Bundle, image: Image) -> list[str]:

@@ -69,8 +69,8 @@ def test_containerd_finds_the_full_name_and_docker_the_config_and_layers(tmp_pat
     entries = json.loads(members["index.json"])["manifests"]
     assert [entry["digest"] for entry in entries] == [image.manifest for image in images]
     assert [entry["annotations"] for entry in entries] == [
-        {"io.containerd.image.name": "docker.io/a/a:1", "org.opencontainers.image.ref.name": "1"},
-        {"io.containerd.image.name": "docker.io/b/b:2", "org.opencontainers.image.ref.name": "2"},
+        {"io.containerd.image.name": "docker.io/a/a:1", "org.opencontainers.image.ref.name": "docker.io/a/a:1"},
+        {"io.containerd.image.name": "docker.io/b/b:2", "org.opencontainers.image.ref.name": "docker.io/b/b:2"},
     ]
     docker = json.loads(members["manifest.json"])
     assert [item["RepoTags"] for item in docker] == [["docker.io/a/a:1"], ["docker.io/b/b:2"]]

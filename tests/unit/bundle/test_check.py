@@ -6,9 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from meshstrap.bundle import nearest
 from meshstrap.bundle.check import Use, judge, uses
 from meshstrap.bundle.lock import Image, Lock
+from meshstrap.bundle.plan import UnknownImageError, find
 from meshstrap.bundle.reference import normalize
 
 DIGEST = f"sha256:{'0' * 64}"
@@ -137,3 +141,40 @@ def test_a_lock_is_what_it_is_judged_by() -> None:
     assert judge(replace(LOCK, images=()), [Use("x", "b:1")], ("linux/amd64",)) == [
         "x asks for image docker.io/library/b:1, which the bundle does not hold"
     ]
+
+
+A, B = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+
+
+def held(reference: str, manifest: str) -> Image:
+    return replace(image(reference), manifest=manifest, config=f"sha256:{'c' * 64}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (f"x@{A}", "; it has that content by the name docker.io/library/x:1: ask for it by that name"),
+        (f"x:9@{A}", "; it has that content by the name docker.io/library/x:1: ask for it by that name"),
+        (f"x@{B}", f"; of docker.io/library/x it has :1 (linux/amd64, {A}), @{DIGEST} (linux/amd64, {DIGEST})"),
+        ("x:2", f"; of docker.io/library/x it has :1 (linux/amd64), @{DIGEST} (linux/amd64)"),
+        (f"y@{A}", ""),
+    ],
+)
+def test_what_the_bundle_has_of_a_repository_is_said_where_it_has_not_what_is_asked_for(asked: str, said: str) -> None:
+    lock = Lock((held("x:1", A), held(f"x@{DIGEST}", DIGEST)))
+    full = normalize(asked)
+    (fault,) = judge(lock, [Use("p", asked, "IfNotPresent")])
+    assert fault == f"p asks for image {full}, which the bundle does not hold{said}"
+    with pytest.raises(UnknownImageError) as raised:
+        find(lock, {asked: "p"}, "linux/amd64")
+    assert str(raised.value) == f"not in the bundle: {full} for linux/amd64{said} (used by p)"
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("1234567")), unique=True), st.sampled_from("ABxyz"))
+def test_only_what_is_of_the_repository_is_said_and_never_a_long_list(tags: list[tuple[str, str]], name: str) -> None:
+    lock = Lock(tuple(held(f"{repository}:{tag}", A) for repository, tag in tags))
+    said = nearest.said(lock, f"{name.lower()}@{B}")
+    of_it = [tag for repository, tag in tags if repository == name.lower()]
+    assert bool(said) is bool(of_it)
+    assert said.count(A) == min(len(of_it), 5)
+    assert said.endswith(f" and {len(of_it) - 5} more") is (len(of_it) > 5)

@@ -149,6 +149,34 @@ def test_the_order_of_the_index_is_nobodys_business(filled: Bundle) -> None:
     assert run(filled, "verify").exit_code == 0
 
 
+@pytest.mark.parametrize("repair", ["add", "pull", "remove"])
+def test_a_store_that_names_its_images_by_their_tags_alone_is_read_and_the_next_change_puts_it_right(
+    filled: Bundle, repair: str
+) -> None:
+    path = filled.store.directory / "index.json"
+    right = json.loads(path.read_bytes())
+    old = json.loads(path.read_bytes())
+    for entry in old["manifests"]:
+        name = entry["annotations"]["org.opencontainers.image.ref.name"]
+        assert name == entry["annotations"]["io.containerd.image.name"]
+        entry["annotations"]["org.opencontainers.image.ref.name"] = name.rpartition(":")[2]
+    path.write_text(json.dumps(old))
+    assert run(filled, "verify").exit_code == 0
+    other = Bundle(filled.directory.parent / "other")
+    assert run(other, "add", filled.directory).exit_code == 0
+    assert other.read().images == filled.read().images
+    assert json.loads((other.store.directory / "index.json").read_bytes()) == right
+    what = {"add": [filled.directory.parent / "ab.tar"], "pull": [], "remove": ["istioctl"]}[repair]
+    assert run(filled, repair, *what).exit_code == 0
+    assert json.loads(path.read_bytes()) == right
+
+
+def test_remove_says_what_there_is_of_a_repository(filled: Bundle) -> None:
+    result = run(filled, "remove", "a:7")
+    assert result.exit_code == 1
+    assert "has no a:7; of docker.io/library/a it has :1 (linux/amd64); `meshstrap bundle list`" in result.output
+
+
 def test_remove_takes_an_image_and_the_blobs_that_it_alone_needs(filled: Bundle) -> None:
     before = {path.name for path in filled.store.blob("x").parent.iterdir()}
     a, b = filled.read().images
