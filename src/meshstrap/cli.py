@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +92,19 @@ def _count(number: int, noun: str) -> str:
 def report_(directory: Path, output: Path) -> None:
     """Make one HTML page of the evidence files in DIRECTORY (reports): verdicts, numbers, manifests, raw evidence.
 
-    The page needs nothing beside it and no network.
+    The page reads without network and files; of long lists in the evidence it has the beginning, and links the file.
     """
     if not directory.is_dir():
         raise click.ClickException(
             f"{directory}: no such directory; each proof writes there, for example deploys/verify.py"
         )
     folder = page.read(directory)
-    output.write_text(page.render(folder, f"meshstrap: {directory.resolve().parent.name}"), encoding="utf-8")
+    files = Path(os.path.relpath(directory, output.parent)).as_posix()
+    document = page.render(folder, directory.resolve().parent.name, files=files, made=datetime.now(UTC))
+    output.write_text(document, encoding="utf-8")
     for line in folder.passed_over:
         click.echo(f"passed over: {line}", err=True)
-    click.echo(f"{output}: {len(folder.reports)} proofs")
+    click.echo(f"{output}: {_count(len(folder.reports), 'proof')}")
 
 
 @main.group()

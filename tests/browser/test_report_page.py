@@ -6,6 +6,7 @@ import html
 import json
 import re
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ document.getElementById("frame").onload = event => {{
   const seen = {{
     overflow: root.scrollWidth - root.clientWidth,
     back: colour(inner.body).backgroundColor,
-    texts: [...inner.querySelectorAll("h2, p, td, li, dd, dt, summary, .PASS, .FAIL, .INCONCLUSIVE")].map(
+    texts: [...inner.querySelectorAll("h2, p, td, li, dd, dt, summary, a, .PASS, .FAIL, .INCONCLUSIVE")].map(
       element => [colour(element).color, element.closest("section") ? colour(element.closest("section")).backgroundColor
         : colour(inner.body).backgroundColor]),
     hidden: [...inner.querySelectorAll("h2, td, figure svg")].filter(
@@ -54,7 +55,9 @@ EVIDENCE: dict[str, Any] = {
         ],
     },
     "site": {
-        "nodes": [{"name": "control-1", "address": "192.0.2.10"}],
+        "cluster": "shop-1",
+        "nodes": [{"name": "control-1", "address": "192.0.2.10", "url": "http://192.0.2.10:30191"}],
+        "istio": "1.31.0",
         "kubernetes": "v1.34.10",
         "images": {"a": "b" * 200},
     },
@@ -71,7 +74,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> str:
         (folder / f"2026-11-27T100000.0Z-{name}.json").write_text(json.dumps(evidence))
         (folder / f"2026-11-26T100000.0Z-{name}.json").write_text(json.dumps(evidence))
     (folder / "2026-11-27T100000.0Z-broken.json").write_text("{")
-    return page.render(page.read(folder), "meshstrap: lab")
+    return page.render(page.read(folder), "lab", files="reports", made=datetime(2026, 12, 1, tzinfo=UTC))
 
 
 def look(document: str, width: int, scheme: str, directory: Path) -> dict[str, object]:

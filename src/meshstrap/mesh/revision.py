@@ -54,3 +54,8 @@ def injected(labels: Mapping[str, str]) -> str:
 def mesh_config(revision: str) -> str:
     """Name the ConfigMap of istio-system that holds a revision's mesh config."""
     return "istio" if revision == DEFAULT else f"istio-{revision}"
+
+
+def istiod(revision: str) -> str:
+    """Name the Service of istio-system behind which a revision's istiod is."""
+    return "istiod" if revision == DEFAULT else f"istiod-{revision}"

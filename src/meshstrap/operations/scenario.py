@@ -318,6 +318,7 @@ def site(client: Client) -> Site:
         kubectl=kubectl,
         ingress_node_port=istio.check_node_port(data.get("ingress_node_port", istio.NODE_PORT)),
         external_traffic_policy=istio.external_traffic_policy(data.get("istio_values", {})),
+        cluster=str(data.get("cluster_name", "")),
     )
 
 

@@ -63,6 +63,7 @@ class Site:
         nodes: the nodes; the first is the one whose URL is shown and asked most, control-1 in the lab.
         reports: directory of the evidence files.
         revision: the site's revision of Istio.
+        cluster: the name that the site's data give the cluster, for people; empty for none.
         clock: time.
         progress: told what the proof is doing, one short line at a time.
         kubectl: how a person calls it from here, in commands that are printed.
@@ -80,3 +81,4 @@ class Site:
     kubectl: str = "kubectl"
     ingress_node_port: int = 30191
     external_traffic_policy: str = "Cluster"
+    cluster: str = ""

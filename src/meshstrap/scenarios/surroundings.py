@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshstrap.kube import query
+from meshstrap.kube import proxy, query
 from meshstrap.kube.errors import KubeError
-from meshstrap.mesh import gateway
+from meshstrap.mesh import gateway, revision
 from meshstrap.scenarios.site import Site
 
 
@@ -21,8 +21,13 @@ def note(site: Site, namespace: str) -> dict[str, Any]:
         Plain data for the evidence file; `incomplete` says why the cluster did not tell the rest.
     """
     found: dict[str, Any] = {
-        "nodes": [{"name": node.name, "address": node.address, "url": node.url, "by": node.by} for node in site.nodes]
+        "cluster": site.cluster,
+        "nodes": [{"name": node.name, "address": node.address, "url": node.url, "by": node.by} for node in site.nodes],
     }
+    try:
+        found["istio"] = _istio(site)
+    except (KubeError, UnicodeDecodeError) as error:
+        found["incomplete"] = f"Istio's version: {error}"
     try:
         found["kubernetes"] = site.client.version()
         pods = [pod for each in (gateway.NAMESPACE, namespace) for pod in query.list(site.client, "v1", "Pod", each)]
@@ -42,5 +47,12 @@ def note(site: Site, namespace: str) -> dict[str, Any]:
             for event in query.list(site.client, "v1", "Event", namespace)
         ]
     except KubeError as error:
-        found["incomplete"] = str(error)
+        found["incomplete"] = "; ".join(filter(None, (found.get("incomplete"), str(error))))
     return found
+
+
+def _istio(site: Site) -> str:
+    """Ask istiod for its version: labels of the charts say 1.0.0, and a tag is whatever a registry calls an image."""
+    answer = proxy.get(site.client, "services", gateway.NAMESPACE, revision.istiod(site.revision), 15014, "/version")
+    # `<version>-<commit>-<state of the sources>`. Source: istio.io/istio pkg/version, BuildInfo.String.
+    return answer.decode().strip().rsplit("-", 2)[0]

@@ -166,7 +166,7 @@ def test_a_store_that_names_its_images_by_their_tags_alone_is_read_and_the_next_
     assert run(other, "add", filled.directory).exit_code == 0
     assert other.read().images == filled.read().images
     assert json.loads((other.store.directory / "index.json").read_bytes()) == right
-    what = {"add": [filled.directory.parent / "ab.tar"], "pull": [], "remove": ["istioctl"]}[repair]
+    what = {"add": [str(filled.directory.parent / "ab.tar")], "pull": [], "remove": ["istioctl"]}[repair]
     assert run(filled, repair, *what).exit_code == 0
     assert json.loads(path.read_bytes()) == right
 
