@@ -1,23 +1,18 @@
-"""Manifests from YAML, read as kubectl reads them, with every mistake named by file, document and line.
-
-PyYAML's own constructors are not used: they keep the last of duplicate keys in silence, make dates of dates and
-sexagesimal numbers of `22:22`, and leave `y` and `n` as strings where kubectl (sigs.k8s.io/yaml) sees booleans.
-"""
+"""Manifests from YAML or JSON, read as kubectl reads them, with every mistake named by file, document and line."""
 
 from __future__ import annotations
 
+import base64
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from yaml._yaml import CParser
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from meshstrap.kube.documents import Problem, documents, value_of
 from meshstrap.kube.errors import KubeError
 
 # etcd takes no request over 1.5 MiB; ConfigMaps and Secrets may hold 1 MiB of data.
@@ -37,6 +32,9 @@ _MAPPINGS = {
     "Secret": ("data", "stringData"),
     "ValidatingWebhookConfiguration": _WEBHOOKS,
 }
+
+# Where plain text goes that is no base64.
+_PLAIN = {"Secret": "stringData", "ConfigMap": "data"}
 
 
 class ManifestError(KubeError):
@@ -79,55 +77,6 @@ class Placed:
         return line + 1
 
 
-class _Problem(Exception):
-    """A mistake at a line, before file and document are known."""
-
-    def __init__(self, what: str, line: int) -> None:
-        self.what = what
-        self.line = line
-        super().__init__(what)
-
-
-class _Composer(CParser):
-    """libyaml's parser with the scalar rules of go-yaml v2, which kubectl uses."""
-
-    _RULES = (
-        ("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$")),
-        (
-            "tag:yaml.org,2002:bool",
-            re.compile(r"^(?:y|Y|yes|Yes|YES|true|True|TRUE|on|On|ON|n|N|no|No|NO|false|False|FALSE|off|Off|OFF)$"),
-        ),
-        (
-            "tag:yaml.org,2002:int",
-            re.compile(r"^[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$"),
-        ),
-        (
-            "tag:yaml.org,2002:float",
-            re.compile(
-                r"^(?:[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?"
-                r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-            ),
-        ),
-        ("tag:yaml.org,2002:merge", re.compile(r"^<<$")),
-    )
-
-    def resolve(self, kind: type[Node], value: str, implicit: tuple[bool, bool]) -> str:
-        """Name a node's type (libyaml's parser calls this)."""
-        if kind is ScalarNode:
-            if implicit[0]:
-                for tag, rule in self._RULES:
-                    if rule.match(value):
-                        return tag
-            return "tag:yaml.org,2002:str"
-        return "tag:yaml.org,2002:seq" if kind is SequenceNode else "tag:yaml.org,2002:map"
-
-    def descend_resolver(self, parent: Node | None, index: Any) -> None:
-        """Do nothing: our rules do not depend on the path (libyaml's parser calls this)."""
-
-    def ascend_resolver(self) -> None:
-        """Do nothing, as above."""
-
-
 def load(source: Path | str) -> list[dict[str, Any]]:
     """Read manifests: the objects of all documents, in order, Lists taken apart, empty documents left out.
 
@@ -144,7 +93,7 @@ def load(source: Path | str) -> list[dict[str, Any]]:
         file, document, line = placed.file, placed.document, placed.line()
         try:
             _check_double(placed.item, line, seen, f"{file}, document {document}, line {line}")
-        except _Problem as problem:
+        except Problem as problem:
             raise ManifestError(problem.what, file=file, document=document, line=line) from None
         objects.append(placed.item)
     return objects
@@ -157,13 +106,15 @@ def read(source: Path | str) -> Iterator[Placed]:
         ManifestError: as `load`, when what is wrong is come to; the objects before it have been given.
     """
     for file, text in _texts(source):
-        for document, root in _documents(file, text):
-            try:
+        document = 0
+        try:
+            for document, root in documents(text):
                 for item, node in _items(root):
                     _check(item, node.start_mark.line + 1)
                     yield Placed(item, file, document, node)
-            except _Problem as problem:
-                raise ManifestError(problem.what, file=file, document=document, line=problem.line) from None
+        except Problem as problem:
+            number = problem.document or document
+            raise ManifestError(problem.what, file=file, document=number, line=problem.line) from None
 
 
 def files(source: Path) -> list[Path]:
@@ -203,7 +154,7 @@ def checked(objects: Iterable[Any]) -> list[Mapping[str, Any]]:
         try:
             _check(item, 0)
             _check_double(item, 0, seen, f"object {number}")
-        except _Problem as problem:
+        except Problem as problem:
             raise ManifestError(problem.what, file=f"object {number}", document=0, line=0) from None
         except (TypeError, ValueError) as error:
             what = f"{item['kind']} {item['metadata']['name']} is not what JSON can hold: {error}"
@@ -227,33 +178,13 @@ def _texts(source: Path | str) -> Iterator[tuple[str, str]]:
             raise ManifestError(f"cannot be read: {error.strerror}", file=str(path), document=0, line=0) from None
 
 
-def _documents(file: str, text: str) -> Iterator[tuple[int, Node]]:
-    """Yield (number, root node) of each document that is not empty."""
-    number = 1
-    try:
-        composer = _Composer(text)
-        while composer.check_node():
-            root = composer.get_node()
-            if root is not None and not (isinstance(root, ScalarNode) and root.tag == "tag:yaml.org,2002:null"):
-                yield number, root
-            number += 1
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        what = " ".join(part for part in (error.context, error.problem) if part)
-        raise ManifestError(
-            f"malformed YAML: {what}", file=file, document=number, line=mark.line + 1 if mark else 0
-        ) from None
-    except yaml.YAMLError as error:
-        position = getattr(error, "position", None)
-        line = text[:position].count("\n") + 1 if isinstance(position, int) else 0
-        raise ManifestError(
-            f"malformed YAML: {getattr(error, 'reason', error)}", file=file, document=number, line=line
-        ) from None
-
-
 def _items(root: Node) -> Iterator[tuple[Any, Node]]:
-    """Yield (object, node) of a document; a List gives each of its items."""
-    value = _value(root, [])
+    """Yield (object, node) of a document; a List gives each of its items.
+
+    Those of a typed List (ConfigMapList) may leave out what they are. Source: k8s.io/apimachinery
+    pkg/apis/meta/v1/unstructured/helpers.go (v0.34), decodeToList.
+    """
+    value = value_of(root)
     is_list = (
         isinstance(value, dict) and str(value.get("kind", "")).endswith("List") and isinstance(value.get("items"), list)
     )
@@ -262,7 +193,10 @@ def _items(root: Node) -> Iterator[tuple[Any, Node]]:
         return
     # Items that were merged in by `<<` have no place of their own here.
     nodes = next((node.value for key, node in root.value if key.value == "items"), [root] * len(value["items"]))
-    yield from zip(value["items"], nodes, strict=True)
+    named = {"apiVersion": value.get("apiVersion"), "kind": value["kind"].removesuffix("List")}
+    for item, node in zip(value["items"], nodes, strict=True):
+        unnamed = isinstance(item, dict) and not item.get("apiVersion") and not item.get("kind")
+        yield ({**item, **named} if unnamed and named["kind"] else item), node
 
 
 def _step(node: Node, step: str | int) -> tuple[Node, int] | None:
@@ -276,129 +210,77 @@ def _step(node: Node, step: str | int) -> tuple[Node, int] | None:
     return None
 
 
-def _value(node: Node, above: list[Node]) -> Any:
-    """Return a node as the data that JSON can hold."""
-    line = node.start_mark.line + 1
-    if any(node is parent for parent in above):
-        raise _Problem("an anchor that contains itself", line)
-    above = [*above, node]
-    if isinstance(node, ScalarNode):
-        return _scalar(node, line)
-    if isinstance(node, SequenceNode):
-        return [_value(item, above) for item in node.value]
-    if isinstance(node, MappingNode):
-        return _mapping(node, above)
-    raise _Problem(f"tag {node.tag} means nothing in a manifest", line)
-
-
-def _mapping(node: MappingNode, above: list[Node]) -> dict[str, Any]:
-    own: dict[str, Any] = {}
-    merged: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            sources = value_node.value if isinstance(value_node, SequenceNode) else [value_node]
-            for source in sources:
-                content = _value(source, above)
-                if not isinstance(content, dict):
-                    raise _Problem("<< takes a mapping or a list of mappings", line)
-                for key, value in content.items():
-                    merged.setdefault(key, value)
-            continue
-        key = _key(_value(key_node, above), line)
-        if key in own:
-            raise _Problem(f"key {key!r} stands twice in one mapping", line)
-        own[key] = _value(value_node, above)
-    return {**merged, **own} if merged else own
-
-
-def _key(value: Any, line: int) -> str:
-    """Return a mapping's key as the string that sigs.k8s.io/yaml makes of it."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(value)
-    raise _Problem("a mapping's key must be a plain value", line)
-
-
-def _scalar(node: ScalarNode, line: int) -> Any:
-    text, kind = node.value, node.tag.removeprefix("tag:yaml.org,2002:")
-    try:
-        match kind:
-            case "str" | "merge":
-                text.encode()
-                return text
-            case "null":
-                return None
-            case "bool":
-                return text.lower() in ("y", "yes", "true", "on")
-            case "int":
-                return _integer(text.replace("_", ""))
-            case "float":
-                if text.lower().endswith((".inf", ".nan")):
-                    raise _Problem(f"{text}: JSON has no such number", line)
-                number = float(text.replace("_", ""))
-                if not math.isfinite(number):
-                    raise _Problem(f"{text}: too large a number", line)
-                # As Go writes it into JSON: 1e3 and 2.0 are whole numbers there.
-                return int(number) if number.is_integer() and abs(number) < 1e21 else number
-    except UnicodeEncodeError:
-        raise _Problem("half a surrogate pair is no character", line) from None
-    except ValueError:
-        raise _Problem(f"{text!r} is no {kind}", line) from None
-    raise _Problem(f"tag {node.tag} means nothing in a manifest", line)
-
-
-def _integer(text: str) -> int:
-    """Read an integer as Go does: 0x, 0o, 0b, and a leading 0 means octal."""
-    sign = -1 if text.startswith("-") else 1
-    digits = text.lstrip("+-")
-    if re.fullmatch(r"0[0-7]+", digits):
-        return sign * int(digits, 8)
-    return sign * int(digits, 0)
-
-
 def _check(item: Any, line: int) -> None:
     """Refuse what is no Kubernetes object; the server would say so less clearly, and only after others were sent."""
     if not isinstance(item, dict):
-        raise _Problem(f"a Kubernetes object is a mapping, this is {_noun(item)}", line)
+        raise Problem(f"a Kubernetes object is a mapping, this is {_noun(item)}", line)
     for key in ("apiVersion", "kind"):
         if not isinstance(item.get(key), str) or not item[key]:
-            raise _Problem(f"{key} is missing" if item.get(key) is None else f"{key} must be a string", line)
+            raise Problem(f"{key} is missing" if item.get(key) is None else f"{key} must be a string", line)
     if not _API_VERSION.fullmatch(item["apiVersion"]):
-        raise _Problem(f"apiVersion must be a version, or group/version, not {item['apiVersion']!r}", line)
+        raise Problem(f"apiVersion must be a version, or group/version, not {item['apiVersion']!r}", line)
     metadata = item.get("metadata")
     if not isinstance(metadata, dict):
-        raise _Problem(f"{item['kind']}: metadata is missing or no mapping", line)
+        raise Problem(f"{item['kind']}: metadata is missing or no mapping", line)
     name = metadata.get("name")
     if name is None and metadata.get("generateName"):
-        raise _Problem(f"{item['kind']}: generateName cannot be applied, every run would make another", line)
+        raise Problem(f"{item['kind']}: generateName cannot be applied, every run would make another", line)
     for key, value in (("name", name), ("namespace", metadata.get("namespace", "-"))):
         if value is None or value == "":
-            raise _Problem(f"{item['kind']}: metadata.{key} is missing", line)
+            raise Problem(f"{item['kind']}: metadata.{key} is missing", line)
         if not isinstance(value, str):
-            raise _Problem(f"{item['kind']}: metadata.{key} must be a string, quote {value!r}", line)
+            raise Problem(f"{item['kind']}: metadata.{key} must be a string, quote {value!r}", line)
         if _NO_NAME.fullmatch(value):
-            raise _Problem(f"{item['kind']}: metadata.{key} cannot be {value!r}: a name holds no / or %", line)
+            raise Problem(f"{item['kind']}: metadata.{key} cannot be {value!r}: a name holds no / or %", line)
     for key in ("labels", "annotations"):
         if not isinstance(metadata.get(key) or {}, dict):
-            raise _Problem(f"{item['kind']} {name}: metadata.{key} must be a mapping", line)
+            raise Problem(f"{item['kind']} {name}: metadata.{key} must be a mapping", line)
         for label, value in (metadata.get(key) or {}).items():
             if value is not None and not isinstance(value, str):
-                raise _Problem(
+                raise Problem(
                     f"{item['kind']} {name}: metadata.{key}.{label} must be a string, quote {json.dumps(value)}", line
                 )
     for path in _MAPPINGS.get(item["kind"], ()):
         _check_mapping(item, path.split("."), f"{item['kind']} {name}: {path.replace('[]', '')}", line)
+    if wrong := undecodable(item):
+        raise Problem(f"{item['kind']} {name}: {'; '.join(wrong)}", line)
     _check_size(item, line)
+
+
+def undecodable(item: Mapping[str, Any]) -> list[str]:
+    """Say which keys of a Secret or a ConfigMap hold what the API server cannot read; the values are not in it.
+
+    The server names the bytes that it stumbles over, and no key.
+    """
+    wrong = []
+    for key in {"Secret": ("data",), "ConfigMap": ("binaryData",)}.get(item["kind"], ()):
+        for name, value in _mapping(item, key).items():
+            if value is not None and not (isinstance(value, str) and _is_base64(value)):
+                wrong.append(f"{key}[{json.dumps(name)}] is no base64 (write plain text to {_PLAIN[item['kind']]})")
+    for name, value in _mapping(item, "stringData").items():
+        if item["kind"] == "Secret" and value is not None and not isinstance(value, str):
+            wrong.append(f"stringData[{json.dumps(name)}] must be a string: quote it")
+    return wrong
+
+
+def _mapping(item: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = item.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_base64(text: str) -> bool:
+    """Whether Go decodes a text: it passes over line breaks, and nothing else."""
+    try:
+        base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_mapping(value: Any, steps: list[str], what: str, line: int) -> None:
     """Refuse data in which what stands at a path is no mapping, or no list of mappings; null is as good as nothing."""
     if not isinstance(value, dict):
-        raise _Problem(f"{what} holds what is no mapping", line)
+        raise Problem(f"{what} holds what is no mapping", line)
     if not steps:
         return
     inner = value.get(steps[0].removesuffix("[]"))
@@ -408,7 +290,7 @@ def _check_mapping(value: Any, steps: list[str], what: str, line: int) -> None:
         _check_mapping(inner, steps[1:], what, line)
         return
     if not isinstance(inner, list):
-        raise _Problem(f"{what} must be a list", line)
+        raise Problem(f"{what} must be a list", line)
     for item in inner:
         _check_mapping(item, steps[1:], what, line)
 
@@ -419,7 +301,7 @@ def _check_double(item: Mapping[str, Any], line: int, seen: dict[tuple[str, str,
     group = item["apiVersion"].rpartition("/")[0]
     key = (group, item["kind"], metadata.get("namespace") or "", metadata["name"])
     if key in seen:
-        raise _Problem(f"{item['kind']} {metadata['name']} is declared twice, first in {seen[key]}", line)
+        raise Problem(f"{item['kind']} {metadata['name']} is declared twice, first in {seen[key]}", line)
     seen[key] = place
 
 
@@ -436,9 +318,9 @@ def _check_size(item: dict[str, Any], line: int) -> None:
         )
         # Base64 is a third longer than what counts.
         if data > DATA_BYTES * (4 / 3 if item["kind"] == "Secret" or item.get("binaryData") else 1):
-            raise _Problem(f"{where} holds {data:,} bytes of data; Kubernetes takes {DATA_BYTES:,}", line)
+            raise Problem(f"{where} holds {data:,} bytes of data; Kubernetes takes {DATA_BYTES:,}", line)
     if size > OBJECT_BYTES:
-        raise _Problem(f"{where} is {size:,} bytes; etcd takes {OBJECT_BYTES:,}", line)
+        raise Problem(f"{where} is {size:,} bytes; etcd takes {OBJECT_BYTES:,}", line)
 
 
 def _noun(value: Any) -> str:

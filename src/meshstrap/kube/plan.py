@@ -40,6 +40,7 @@ from meshstrap.kube.compare import (
 from meshstrap.kube.connect import APPLY_PATCH, Client
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
+from meshstrap.kube.manifests import undecodable
 from meshstrap.kube.obstacles import Clearing, clearing, in_the_way
 from meshstrap.kube.parallel import each
 from meshstrap.kube.prune import orphans
@@ -397,6 +398,8 @@ def _change(
 ) -> Change:
     """Return what becomes of one object of a kind that is served; `absent` says why its namespace takes nothing."""
     base = Change(ref, "created" if live is None else "configured", body=body, resource=resource)
+    if wrong := undecodable(body):
+        return replace(base, error="; ".join(wrong))
     if absent:
         return replace(base, note=absent)
     if live is not None and _is_going(live):

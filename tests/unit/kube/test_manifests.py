@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshstrap.kube.manifests import ManifestError, checked, load
 
@@ -104,6 +108,101 @@ items:
 
 def test_json_is_yaml() -> None:
     assert load('{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}')[0]["kind"] == "Pod"
+
+
+@pytest.mark.parametrize("between", ["", "\n", "\n---\n", "\r\n---\r\n"])
+def test_json_documents_need_nothing_between_them(between: str) -> None:
+    first, second = (json.dumps({**GOOD, "metadata": {"name": name}}, indent=1) for name in ("one", "two"))
+    assert [item["metadata"]["name"] for item in load(first + between + second)] == ["one", "two"]
+    with pytest.raises(ManifestError) as error:
+        load(first + between + second.replace('"apiVersion"', '"version"'))
+    line = (first + between).count("\n") + 1
+    assert str(error.value) == f"<text>, document 2, line {line}: apiVersion is missing"
+
+
+def test_yaml_may_come_behind_json_and_may_look_like_it() -> None:
+    assert len(load(f"{json.dumps(GOOD)}\n---\n{MAP.replace('one', 'two')}")) == 2
+    assert load("{apiVersion: v1, kind: Pod, metadata: {name: p}}")[0]["kind"] == "Pod"
+    with pytest.raises(ManifestError, match="key must be a plain value"):
+        load(f"{json.dumps(GOOD)}: x\n")
+
+
+# What JSON spells by two escapes, what only looks like one, and everything else that YAML and JSON escape.
+@given(
+    st.dictionaries(
+        st.text(max_size=20),
+        st.text(max_size=40) | st.sampled_from(["🚀", "\\🚀", "\\ud83d\\ude80", '"\\\U0001f680', "\x7f\u2028\ufeff"]),
+        max_size=5,
+    )
+)
+def test_whatever_json_dumps_writes_is_read_as_it_was(data: dict[str, str]) -> None:
+    item = {**GOOD, "data": data}
+    try:
+        json.dumps(item, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        with pytest.raises(ManifestError):
+            load(json.dumps(item))
+    else:
+        assert load(json.dumps(item)) == [item]
+
+
+def test_typed_lists_need_not_repeat_the_kind() -> None:
+    items = "items:\n- {metadata: {name: one}}\n- {apiVersion: v1, kind: Secret, metadata: {name: two}}\n"
+    first, second = load(f"apiVersion: v1\nkind: ConfigMapList\n{items}")
+    assert (first["apiVersion"], first["kind"], second["kind"]) == ("v1", "ConfigMap", "Secret")
+    with pytest.raises(ManifestError, match="line 4: apiVersion is missing"):
+        load(f"apiVersion: v1\nkind: List\n{items}")
+
+
+@pytest.mark.parametrize("between", ["---\n\ufeff", "---\r\n\ufeff", "\ufeff---\n"])
+def test_a_byte_order_mark_may_stand_before_any_document(tmp_path: Path, between: str) -> None:
+    path = tmp_path / "both.yaml"
+    path.write_bytes(f"\ufeff{MAP}{between}{MAP.replace('one', 'two')}".encode())
+    assert [item["metadata"]["name"] for item in load(path)] == ["one", "two"]
+    # Anywhere else it is a character like any other.
+    assert _data('a: "\ufeff---"') == {"a": "\ufeff---"}
+
+
+def test_a_small_text_with_an_enormous_content_is_refused_at_once() -> None:
+    levels = [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 12)]
+    bomb = f"{MAP}data:\n  a0: &a0 [lol]\n" + "".join(f"  {level}\n" for level in levels)
+    merged = [f"m{level}: &m{level} {{<<: [{', '.join([f'*m{level - 1}'] * 9)}]}}" for level in range(1, 12)]
+    merges = f"{MAP}data:\n  m0: &m0 {{a: b}}\n" + "".join(f"  {level}\n" for level in merged)
+    began = time.monotonic()
+    for text in (bomb, merges):
+        with pytest.raises(ManifestError, match=r"document 1, line \d+: its aliases \(\*\) make more than 16,"):
+            load(text)
+    assert time.monotonic() - began < 5
+    # Many objects that share a large piece are meant so.
+    shared = "".join(
+        f"- {{apiVersion: v1, kind: ConfigMap, metadata: {{name: c{n}}}, data: *d}}\n" for n in range(1, 9)
+    )
+    large = f"- {{apiVersion: v1, kind: ConfigMap, metadata: {{name: c0}}, data: &d {{a: {'x' * 900_000}}}}}\n"
+    assert len(load(f"apiVersion: v1\nkind: List\nitems:\n{large}{shared}")) == 9
+
+
+def test_what_is_nested_too_deep_is_refused() -> None:
+    chain = "".join(f"  a{level}: &a{level} [*a{level - 1}]\n" for level in range(1, 400))
+    for text in (f"{MAP}data: {'[' * 500}{']' * 500}\n", f"{MAP}data:\n  a0: &a0 x\n{chain}"):
+        with pytest.raises(ManifestError, match=r"document 1, line .*nested more than 150 levels deep"):
+            load(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("kind: Secret\ndata: {good: aGk=, bad: hunter2}", 'Secret one: data["bad"] is no base64'),
+        ("kind: Secret\ndata: {bad: 4711}", 'Secret one: data["bad"] is no base64'),
+        ("kind: Secret\nstringData: {bad: 4711}", 'Secret one: stringData["bad"] must be a string: quote it'),
+        ("kind: ConfigMap\nbinaryData: {bad: hunter2}", 'ConfigMap one: binaryData["bad"] is no base64'),
+    ],
+)
+def test_of_data_that_is_no_base64_the_key_is_named_and_never_the_value(text: str, what: str) -> None:
+    with pytest.raises(ManifestError) as error:
+        load(f"apiVersion: v1\nmetadata: {{name: one}}\n{text}\n")
+    assert what in str(error.value)
+    assert "hunter2" not in str(error.value) and "4711" not in str(error.value)
+    assert load(f'{MAP.replace("ConfigMap", "Secret")}data: {{wrapped: "aGVsbG8g\\nd29ybGQ=", empty: "", none: }}\n')
 
 
 def test_a_directory_in_order_of_names(tmp_path: Path) -> None:

@@ -576,3 +576,11 @@ def test_whatever_can_be_loaded_can_be_linted(data: st.DataObject) -> None:
     for istio in ("1.13", NOW):
         for finding in lint(loaded, istio):
             assert finding.field.startswith(".") and finding.what
+
+
+def test_of_a_secret_that_is_no_base64_the_key_is_named_and_never_the_value(tmp_path: Path) -> None:
+    file = tmp_path / "secret.yaml"
+    file.write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: one}\ndata: {token: hunter2}\n")
+    (finding,) = lint_files([file], NOW).findings
+    assert finding.rule == "manifest" and 'data["token"] is no base64' in finding.what
+    assert "hunter2" not in "".join(finding.lines)
