@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
@@ -272,6 +274,69 @@ def test_an_exec_plugin_gives_the_token(api_server: ApiServer, tmp_path: Path) -
         }
     }
     assert connect(config).request("GET", "/api/v1/namespaces")["kind"] == "NamespaceList"
+
+
+def _asked(api_server: ApiServer, directory: Path, first: dict[str, str]) -> tuple[Client, Path]:
+    """Return a client whose plugin answers badly first and well later, and the file with a line for each question."""
+    asked = directory / "asked"
+    asked.touch()
+    for name, status in (("first", first), ("later", {"token": ApiServer.TOKEN})):
+        credential = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
+        (directory / name).write_text(json.dumps(credential))
+    plugin = directory / "plugin"
+    plugin.write_text(
+        f"#!/bin/sh\ncd {directory}\necho once >> asked\n"
+        "if [ $(wc -l < asked) = 1 ]; then cat first; else cat later; fi\n"
+    )
+    plugin.chmod(0o755)
+    config = api_server.kubeconfig
+    settings = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    config["users"][0]["user"] = {"exec": settings}
+    return connect(config), asked
+
+
+def test_an_exec_plugin_is_asked_again_when_its_token_is_not_accepted_any_more(
+    api_server: ApiServer, tmp_path: Path, namespace: str
+) -> None:
+    client, asked = _asked(api_server, tmp_path, {"token": "expired"})
+    # Sixteen at once: one of them asks, and a write is sent again too.
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: put(client, config_map(f"c{n}", namespace, a="1")), range(16)))
+    assert asked.read_text().count("once") == 2
+
+
+def test_an_exec_plugins_certificate_is_renewed_as_well(api_server: ApiServer, tmp_path: Path) -> None:
+    # Of another authority: the server knows nobody by it.
+    certificate, key = Authority().issue("admin", organization="system:masters")
+    given = {"clientCertificateData": certificate.decode(), "clientKeyData": key.decode()}
+    client, asked = _asked(api_server, tmp_path, given)
+    assert client.request("GET", "/api/v1/namespaces")["kind"] == "NamespaceList"
+    assert asked.read_text().count("once") == 2
+
+
+def test_an_exec_plugin_is_asked_again_before_its_token_expires(api_server: ApiServer, tmp_path: Path) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=12)
+    first = {"token": ApiServer.TOKEN, "expirationTimestamp": soon.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    client, asked = _asked(api_server, tmp_path, first)
+    client.request("GET", "/api/v1/namespaces")
+    assert asked.read_text().count("once") == 1
+    time.sleep(max((soon - datetime.now(UTC)).total_seconds() - 9.5, 0))
+    client.request("GET", "/api/v1/namespaces")
+    client.request("GET", "/api/v1/namespaces")
+    assert asked.read_text().count("once") == 2
+
+
+def test_a_token_file_is_read_again_when_its_token_is_not_accepted_any_more(
+    api_server: ApiServer, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("expired")
+    config = api_server.kubeconfig
+    config["users"][0]["user"] = {"tokenFile": str(tmp_path / "token")}
+    client = connect(config)
+    with pytest.raises(ApiError, match="does not accept the kubeconfig's credentials"):
+        client.request("GET", "/api/v1/namespaces")
+    (tmp_path / "token").write_text(ApiServer.TOKEN)
+    assert client.request("GET", "/api/v1/namespaces")["kind"] == "NamespaceList"
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,21 @@ threads and gevent greenlets share, and no key ever written to a temporary file.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import os
 import random
 import re
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
 
 from typing_extensions import override
 
+from meshstrap.kube.credentials import Credentials
 from meshstrap.kube.discovery import Discovery, Resource
 from meshstrap.kube.errors import ApiError, ApiUnreachable, ApiUntrusted, KubeError, UnsupportedVersion
 from meshstrap.kube.pool import Pool
@@ -57,17 +55,15 @@ class Client:
         self,
         pool: Pool,
         *,
-        tls: ssl.SSLContext,
+        credentials: Credentials,
         tls_server_name: str | None,
-        headers: Mapping[str, str],
         address: str,
         prefix: str,
         patience: float,
         discovery: Discovery,
     ) -> None:
         self._pool = pool
-        self._headers = dict(headers)
-        self.tls = tls
+        self._credentials = credentials
         self.tls_server_name = tls_server_name
         self.address = address
         self.prefix = prefix
@@ -90,9 +86,15 @@ class Client:
         """TCP port that requests go to."""
         return self._pool.port
 
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """TLS settings of requests, our certificate in them."""
+        return self._credentials.tls
+
     def authorization(self) -> dict[str, str]:
         """Return the headers that identify us (a bearer token), for protocols other than plain HTTP: secret."""
-        return dict(self._headers)
+        self._credentials.current()
+        return dict(self._credentials.headers)
 
     def close(self) -> None:
         """Close the idle connections; a later request opens new ones."""
@@ -189,20 +191,21 @@ class Client:
         """Send one request and return the answer's bytes; arguments and errors as in `request`."""
         url = self.prefix + (f"{path}?{urlencode(query)}" if query else path)
         # Without a name of the program in it, a write would be recorded as by an unknown field manager.
-        headers = {**self._headers, "Accept": accept, "User-Agent": "meshstrap"}
+        headers = {"Accept": accept, "User-Agent": "meshstrap"}
         data = None if body is None else _encoded(body)
         if data is not None:
             headers["Content-Type"] = content_type
         patience = self.patience if patience is None else patience
         began = time.monotonic()
         deadline = began + patience
-        attempt = 0
+        attempt, renewed = 0, False
         while True:
+            credentials = self._credentials.current()
             trouble, retry_after, refusal, sent = "", 0.0, None, False
             try:
                 with self._pool.connection() as connection:
                     sent = True
-                    answer = connection.exchange(method, url, data, headers, timeout)
+                    answer = connection.exchange(method, url, data, {**headers, **self._credentials.headers}, timeout)
             except (OSError, HTTPException) as error:
                 if _certificate_trouble(error):
                     raise ApiUntrusted(self._untrusted(error)) from None
@@ -213,6 +216,11 @@ class Client:
                 if answer.status < 300:
                     return answer.data
                 refusal = _refusal(answer.status, answer.data)
+                if refusal.status == 401 and not renewed and self._credentials.renew(credentials):
+                    # A certificate belongs to a connection.
+                    self._pool.close()
+                    renewed = True
+                    continue
                 hopeless = any(f"//{service}" in refusal.message for service in self.unanswered)
                 if hopeless or not _transient(refusal) or (method == "POST" and refusal.status == 502):
                     raise refusal
@@ -283,18 +291,17 @@ def connect(
     for settings, keys in ((cluster, ("proxy-url",)), (user, ("as", "as-groups", "as-uid", "as-user-extra"))):
         if found := next((key for key in keys if settings.get(key)), None):
             raise KubeError(f"kubeconfig: {found} is not supported, and what it asks for must not be passed over")
-    authority = _material(cluster, "certificate-authority")
-    user = _with_exec(user, cluster)
+    credentials = Credentials(user, cluster)
     name = tls_server_name or cluster.get("tls-server-name")
-    tls = _tls(authority, user)
-    pool = Pool(url.hostname, url.port or 443, tls, name, CONNECTIONS)
+    pool = Pool(url.hostname, url.port or 443, lambda: credentials.tls, name, CONNECTIONS)
     # The CA tells clusters apart even behind tunnels, whose ports are used again for another cluster.
-    identity = hashlib.sha256((cluster.get("server", "") + "\n" + (authority or b"").decode()).encode()).hexdigest()
+    identity = hashlib.sha256(
+        (cluster.get("server", "") + "\n" + (credentials.authority or b"").decode()).encode()
+    ).hexdigest()
     return Client(
         pool,
-        tls=tls,
+        credentials=credentials,
         tls_server_name=name,
-        headers=_token_header(user),
         address=address,
         # What stands in front of several clusters (Rancher, for one) tells them apart by the path.
         prefix=url.path.rstrip("/"),
@@ -314,97 +321,6 @@ def _selected(kubeconfig: Mapping[str, Any], context: str | None) -> tuple[dict[
 
     chosen = entry("contexts", "context", context or kubeconfig.get("current-context"))
     return entry("clusters", "cluster", chosen.get("cluster")), entry("users", "user", chosen.get("user"))
-
-
-def _material(entry: Mapping[str, Any], key: str) -> bytes | None:
-    """Return a certificate or key given as base64 data or as the path of a file."""
-    if data := entry.get(f"{key}-data"):
-        try:
-            return base64.b64decode("".join(data.split()), validate=True)
-        except ValueError:
-            raise KubeError(f"kubeconfig: {key}-data is not base64") from None
-    if path := entry.get(key):
-        try:
-            return Path(path).read_bytes()
-        except OSError as error:
-            raise KubeError(f"kubeconfig: {key} cannot be read: {error}") from None
-    return None
-
-
-def _with_exec(user: dict[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
-    """Return the user entry with what its exec plugin answers (cloud clusters' kubeconfigs), if it has one."""
-    if not user.get("exec"):
-        return user
-    # A third of a second to import, so only where it is needed.
-    from kubernetes.config.config_exception import ConfigException
-    from kubernetes.config.exec_provider import ExecProvider
-    from kubernetes.config.kube_config import ConfigNode
-
-    provider: Any = ExecProvider
-    node: Any = ConfigNode
-    try:
-        status = provider(node("exec", user["exec"]), None, node("cluster", cluster)).run() or {}
-    except OSError as error:
-        hint = user["exec"].get("installHint") or ""
-        what = f"kubeconfig: exec plugin {user['exec']['command']} cannot be run: {error.strerror}"
-        raise KubeError(f"{what}\n{hint}".strip()) from None
-    except ConfigException as error:
-        raise KubeError(f"kubeconfig: {error}") from None
-    given: dict[str, Any] = {}
-    if status.get("token"):
-        given["token"] = status["token"]
-    for ours, theirs in (
-        ("client-certificate-data", "clientCertificateData"),
-        ("client-key-data", "clientKeyData"),
-    ):
-        if status.get(theirs):
-            given[ours] = base64.b64encode(status[theirs].encode()).decode()
-    return {**user, **given}
-
-
-def _token_header(user: Mapping[str, Any]) -> dict[str, str]:
-    token = user.get("token")
-    if path := user.get("tokenFile"):
-        try:
-            token = Path(path).read_text().strip()
-        except OSError as error:
-            raise KubeError(f"kubeconfig: tokenFile cannot be read: {error}") from None
-    if token and not re.fullmatch(r"[!-~]+", token):
-        raise KubeError("kubeconfig: the token holds blanks, line breaks or other characters that no token has")
-    return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def _tls(authority: bytes | None, user: Mapping[str, Any]) -> ssl.SSLContext:
-    """Make the TLS settings: the cluster's CA alone is trusted, the client's certificate comes from memory."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    certificate, key = _material(user, "client-certificate"), _material(user, "client-key")
-    if (certificate is None) != (key is None):
-        raise KubeError("kubeconfig: client-certificate and client-key must both be given")
-    try:
-        if authority is None:
-            context.load_default_certs()
-        else:
-            context.load_verify_locations(cadata=authority.decode())
-        if certificate is not None and key is not None:
-            with _in_memory(certificate) as certificate_path, _in_memory(key) as key_path:
-                # Without a password OpenSSL would ask for one on the terminal, and wait for ever.
-                context.load_cert_chain(certificate_path, key_path, password="")
-    except (ssl.SSLError, ValueError):
-        what = "a certificate or key in it is damaged or encrypted, or the two do not match"
-        raise KubeError(f"kubeconfig: {what}") from None
-    return context
-
-
-@contextmanager
-def _in_memory(content: bytes) -> Iterator[str]:
-    """Give bytes a path that never touches a disk: OpenSSL reads keys from files only."""
-    descriptor = os.memfd_create("meshstrap")
-    try:
-        os.write(descriptor, content)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
 
 
 def _encoded(body: Any) -> bytes:

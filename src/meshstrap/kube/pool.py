@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPSConnection
 from typing import NamedTuple
@@ -70,7 +70,9 @@ class Connection(HTTPSConnection):
 class Pool:
     """Connections to one server, as many as are in use at the same time; safe to share."""
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext, server_name: str | None, size: int) -> None:
+    def __init__(
+        self, host: str, port: int, tls: Callable[[], ssl.SSLContext], server_name: str | None, size: int
+    ) -> None:
         self.host = host
         self.port = port
         self._tls = tls
@@ -105,7 +107,7 @@ class Pool:
             if connection.usable:
                 return connection
             connection.close()
-        connection = Connection(self.host, self.port, self._tls, self._server_name)
+        connection = Connection(self.host, self.port, self._tls(), self._server_name)
         try:
             connection.connect()
         except BaseException:
