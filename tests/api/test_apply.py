@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from meshstrap.kube.apply import ApplyFailed, apply
+from meshstrap.kube.apply import ApplyFailed, Held, apply
 from meshstrap.kube.connect import Client
 from meshstrap.kube.delete import delete
 from meshstrap.kube.errors import KubeError
@@ -36,6 +36,7 @@ from .objects import (
     deployment,
     fields,
     live,
+    object_path,
     outcome,
     patch,
     put,
@@ -342,6 +343,35 @@ def test_every_way_of_saying_immutable_is_understood(client: Client, kind: str, 
     assert outcome(client, {**item, **second}) == "unchanged"
 
 
+def test_what_is_fixed_in_a_policys_own_words_is_made_anew_too(client: Client, namespace: str) -> None:
+    rules = [
+        {"rule": "self.size == oldSelf.size", "message": "size is for life"},
+        {"rule": "self.size < 10", "message": "size has one digit"},
+    ]
+    schema = {"type": "object", "properties": {"size": {"type": "integer"}}, "x-kubernetes-validations": rules}
+    put(client, definition("life.example.org", "Cup", schema=schema))
+
+    def cup(size: int) -> Item:
+        return {**_object("life.example.org/v1", "Cup", namespace), "spec": {"size": size}}
+
+    put(client, cup(1))
+    uid = live(client, object_path(cup(1)))["metadata"]["uid"]
+    # What is wrong with a new one as well is no reason to lose the standing one.
+    [change] = changes(client, cup(12))
+    assert "size is for life" in change.error and not change.immutable
+    with pytest.raises(ApplyFailed, match="size is for life"):
+        apply(client, plan(client, [cup(12)]), recreate=True)
+    assert live(client, object_path(cup(1)))["metadata"]["uid"] == uid
+
+    with pytest.raises(ApplyFailed, match=r"size is for life.*only when told \(recreate\)"):
+        put(client, cup(2))
+    apply(client, plan(client, [cup(2)]), recreate=True)
+    assert live(client, object_path(cup(2)))["metadata"]["uid"] != uid
+    assert outcome(client, cup(2)) == "unchanged"
+    # None of the objects that were only asked for is there.
+    assert len(client.request("GET", object_path(cup(2)).rpartition("/")[0])["items"]) == 1
+
+
 @pytest.mark.parametrize("name", ["fixed", "immutable"])
 def test_what_would_be_refused_anew_is_not_deleted_to_be_recreated(client: Client, namespace: str, name: str) -> None:
     item = {**config_map(name, namespace, a="1"), "immutable": name == "fixed"}
@@ -369,6 +399,11 @@ def test_what_another_program_holds_is_a_conflict_that_names_it(client: Client, 
         put(client, item)
     assert held in str(failed.value) and "force=True" in str(failed.value)
     assert container(live(client, path))["image"] == "example.org/app:9"
+    # Nothing of a set is written, though the other would come first.
+    other = config_map("beside", namespace, a="1")
+    with pytest.raises(Held, match=r"other programs hold what is declared \(other-operator\), so nothing is applied:"):
+        put(client, item, other)
+    assert outcome(client, other) == "created"
 
     apply(client, plan(client, [item]), force=True)
     assert container(live(client, path))["image"] == "example.org/app:1"

@@ -5,12 +5,14 @@ Each test applies a declaration once, lets the cluster or somebody else write, a
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 
 from meshstrap.kube.connect import Client
 
+from .apiserver import Authority
 from .objects import (
     Item,
     changed,
@@ -388,6 +390,58 @@ def test_what_istiod_writes_into_its_webhooks_is_no_drift(client: Client) -> Non
     assert outcome(client, item) == "unchanged"
     assert live(client, path)["webhooks"][0]["failurePolicy"] == "Fail"
     assert live(client, path)["webhooks"][0]["clientConfig"]["caBundle"] == "Y2E="
+
+
+@pytest.mark.parametrize(
+    ("manager", "annotations", "settles"),
+    [
+        ("cert-manager-cainjector", {"cert-manager.io/inject-ca-from": "site/ca"}, True),
+        ("some-controller", {}, True),
+        # Whoever wrote it, the object asks for it.
+        ("kubectl-replace", {"cert-manager.io/inject-ca-from-secret": "site/ca"}, True),
+        ("kubectl-edit", {}, False),
+    ],
+)
+def test_an_authority_that_a_program_writes_is_no_drift(
+    client: Client, manager: str, annotations: dict[str, str], settles: bool
+) -> None:
+    one, two = (base64.b64encode(Authority().certificate).decode() for _ in range(2))
+    name = f"ca-{manager}"
+    converted = definition(f"{name}.example.org", "Thing")
+    service = {"name": "converter", "namespace": "default"}
+    given = {"clientConfig": {"service": service, "caBundle": one}, "conversionReviewVersions": ["v1"]}
+    converted["spec"]["conversion"] = {"strategy": "Webhook", "webhook": given}
+    api: Item = {
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": f"v1.{name}-api.example.org"},
+        "spec": {
+            "group": f"{name}-api.example.org",
+            "version": "v1",
+            "groupPriorityMinimum": 10,
+            "versionPriority": 10,
+            "service": service,
+            "caBundle": one,
+        },
+    }
+    root = f"/apis/{converted['apiVersion']}/customresourcedefinitions/{converted['metadata']['name']}"
+    bundle = "/spec/conversion/webhook/clientConfig/caBundle"
+    of_api = f"/apis/{api['apiVersion']}/apiservices/{api['metadata']['name']}"
+    for item, path, where in ((converted, root, bundle), (api, of_api, "/spec/caBundle")):
+        item["metadata"]["annotations"] = annotations
+        put(client, item)
+        # What is ours alone is declared like all else.
+        assert outcome(client, item) == "unchanged"
+        written = [{"op": "replace", "path": where, "value": two}]
+        patch(client, path, written, manager=manager, kind="json-patch")
+        [change] = changes(client, item)
+        assert (change.outcome, change.error) == ("unchanged" if settles else "configured", "")
+        put(client, item)
+        stored: Any = live(client, path)
+        for step in where.split("/")[1:]:
+            stored = stored[step]
+        assert stored == (two if settles else one)
+        client.request("DELETE", path)
 
 
 def test_an_object_that_declares_nothing_but_its_name(client: Client, namespace: str) -> None:

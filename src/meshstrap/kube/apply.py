@@ -12,9 +12,10 @@ from meshstrap.kube.compare import FieldSet, declares, managed_fields, union, wi
 from meshstrap.kube.connect import APPLY_PATCH, JSON_PATCH, Client
 from meshstrap.kube.delete import DeleteFailed, delete, wait_gone
 from meshstrap.kube.discovery import Resource
+from meshstrap.kube.dry_run import dry_run
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
 from meshstrap.kube.parallel import finished
-from meshstrap.kube.plan import Change, Conflict, Plan, conflicts_in, dry_run, entries_to_take, words
+from meshstrap.kube.plan import Change, Conflict, Plan, conflicts_in, entries_to_take, words
 from meshstrap.kube.query import read
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.stages import stages
@@ -36,6 +37,26 @@ class ApplyFailed(KubeError):
         if not_begun:
             lines.append(f"not begun because of that: {', '.join(map(str, not_begun))}")
         super().__init__("\n".join(lines))
+
+
+class Held(ApplyFailed):
+    """Fields that are declared and that other programs hold, all of them; nothing was applied."""
+
+    def __init__(self, conflicts: Mapping[Ref, Collection[Conflict]], others: Collection[Ref]) -> None:
+        listed = {ref: "; ".join(sorted({str(conflict) for conflict in held})) for ref, held in conflicts.items()}
+        super().__init__(listed, others)
+        holders = sorted({conflict.manager for held in conflicts.values() for conflict in held})
+        lines = [f"other programs hold what is declared ({', '.join(holders)}), so nothing is applied:"]
+        lines += [f"{ref}: {words}" for ref, words in listed.items()]
+        lines.append("Take these fields over with force=True (for a deploy: --data force=True), or leave them out")
+        self.args = ("\n".join(lines),)
+
+
+def held_by_others(plan: Plan) -> Held | None:
+    """Return why a plan is not applied without force, if it is not."""
+    found = {change.ref: [conflict for conflict in change.conflicts if conflict.foreign] for change in plan.pending}
+    held = {ref: conflicts for ref, conflicts in found.items() if conflicts}
+    return Held(held, [ref for ref in found if ref not in held]) if held else None
 
 
 def apply(
@@ -62,8 +83,11 @@ def apply(
         timeout: seconds for a deleted object to be gone.
         on_change: called, in the caller's thread, for each change once it is made.
 
-    Returns the changes that were made. Raises ApplyFailed, ApiUnreachable.
+    Returns the changes that were made. Raises ApplyFailed (Held, before anything is sent, where other programs hold
+    what is declared and it is not forced), ApiUnreachable.
     """
+    if not force and (held := held_by_others(plan)):
+        raise held
     changes = {change.ref: change for change in plan.pending}
     sent = {ref: change for ref, change in changes.items() if change.outcome != "deleted"}
     gone = [ref for ref, change in changes.items() if change.outcome == "deleted"]
@@ -115,9 +139,6 @@ def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: 
     resource = change.resource or client.resource(ref.api_version, ref.kind)
     if resource.namespaced and not ref.namespace:
         ref = replace(ref, namespace=plan.namespace)
-    foreign = [conflict for conflict in change.conflicts if conflict.foreign]
-    if foreign and not force:
-        raise _Refused(_conflict_words(foreign))
     if change.terminating and (left := wait_gone(client, {ref: resource}, time.monotonic() + timeout)):
         raise _Refused(left[ref])
     if change.taken_over or change.taken_out or (change.first and change.outcome == "configured"):
@@ -134,11 +155,13 @@ def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: 
         except ApiError as error:
             if error.conflict:
                 raise _Refused(_conflict_words(list(conflicts_in(error)))) from None
-            if error.immutable and recreate:
+            # Where the plan has found that a new object would be refused too, the standing one is kept.
+            anew = change.immutable or (error.immutable and not change.error)
+            if anew and recreate:
                 delete(client, [ref], timeout=timeout)
                 recreate = False
                 continue
-            if error.immutable:
+            if anew:
                 raise _Refused(f"{error}. Deleting it and making it anew is done only when told (recreate)") from None
             if not _settling(error) or time.monotonic() > deadline:
                 raise

@@ -79,6 +79,13 @@ class ApiError(KubeError):
         return self.status == 422 and bool(said) and all(_IMMUTABLE.search(words) for words in said)
 
     @property
+    def unauthorized(self) -> bool:
+        """Whether the refusal is of who asks, and not of what is in the request."""
+        return self.status == 401 or (
+            self.status == 403 and re.search(r"\bcannot \w+ resource\b", self.message) is not None
+        )
+
+    @property
     def conflict(self) -> bool:
         """Whether another field manager holds a field that was applied without force."""
         return self.status == 409 and any(cause.reason == "FieldManagerConflict" for cause in self.causes)

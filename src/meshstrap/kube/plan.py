@@ -7,7 +7,6 @@ when we last applied, count as changes.
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -37,9 +36,11 @@ from meshstrap.kube.compare import (
     without_emptied,
     without_secrets,
 )
-from meshstrap.kube.connect import APPLY_PATCH, Client
+from meshstrap.kube.connect import Client
 from meshstrap.kube.discovery import Resource
+from meshstrap.kube.dry_run import dry_run, only_anew
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
+from meshstrap.kube.injected import without_injected
 from meshstrap.kube.manifests import undecodable
 from meshstrap.kube.obstacles import Clearing, clearing, in_the_way
 from meshstrap.kube.parallel import each
@@ -64,8 +65,6 @@ _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 # Objects that are read and looked at together; in a site of thousands the live ones would be most of the memory.
 _BATCH = 500
-
-_WEBHOOK_KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
 
 
 @dataclass(frozen=True)
@@ -283,17 +282,6 @@ def _standing(
     return {change.ref: change for change in each(one, batch) if change is not None}
 
 
-def dry_run(
-    client: Client, resource: Resource, ref: Ref, body: Mapping[str, Any], manager: str, *, force: bool
-) -> dict[str, Any]:
-    """Return what the server would store if an object were applied; raises ApiError where it refuses."""
-    query = {"dryRun": "All", "fieldManager": manager, "force": "true" if force else "false"}
-    answer: dict[str, Any] = client.request(
-        "PATCH", resource.path(ref.namespace, ref.name), query=query, body=body, content_type=APPLY_PATCH
-    )
-    return answer
-
-
 def conflicts_in(error: ApiError, yielding: Collection[str] = ()) -> tuple[Conflict, ...]:
     """Return who holds what, from a conflict that the server reports.
 
@@ -404,8 +392,8 @@ def _change(
         return replace(base, note=absent)
     if live is not None and _is_going(live):
         return _made_anew(base)
-    if live is not None and ref.kind in _WEBHOOK_KINDS:
-        body = _without_cluster_fields(body, live, manager)
+    if live is not None and (without := without_injected(body, live, {manager, *take_over})) != body:
+        body = without
         base = replace(base, body=body)
     entries = entries_to_take(live or {}, take_over)
     taken = tuple(sorted({entry["manager"] for entry in entries}))
@@ -438,7 +426,8 @@ def _change(
         planned = cleared.planned
         conflicts += _held_by_programs(cleared, live or {})
     elif refusal:
-        return replace(base, error=words(refusal, body), conflicts=conflicts, immutable=refusal.immutable)
+        immutable = live is not None and only_anew(client, resource, ref, body, manager, refusal)
+        return replace(base, error=words(refusal, body), conflicts=conflicts, immutable=immutable)
     if live is None:
         return base
     conflicts += _other_owner(body, live)
@@ -540,31 +529,6 @@ def _dropped_by_take_over(
     held = [applied_fields(planned, manager)]
     held += [entry.get("fieldsV1") or {} for entry in managed_fields(live) if entry not in taken]
     return leaves(live, difference(union(ours), union(held)))
-
-
-def _without_cluster_fields(body: dict[str, Any], live: Mapping[str, Any], manager: str) -> dict[str, Any]:
-    """Return a webhook configuration without what the webhook's own server keeps writing into it.
-
-    istiod (and cert-manager's injector) write caBundle, and istiod flips failurePolicy once it is up; both would
-    be conflicts, or drift for ever. A field that is ours alone stays declared.
-    """
-    held: dict[str, set[str]] = {}
-    for entry in managed_fields(live):
-        if entry.get("manager") == manager or str(entry.get("manager")).startswith("kubectl"):
-            continue
-        for key, below in (entry.get("fieldsV1") or {}).get("f:webhooks", {}).items():
-            if key.startswith("k:"):
-                names = held.setdefault(json.loads(key[2:]).get("name", ""), set())
-                names |= {"caBundle"} if "f:caBundle" in below.get("f:clientConfig", {}) else set()
-                names |= {"failurePolicy"} if "f:failurePolicy" in below else set()
-    webhooks = copy.deepcopy(body.get("webhooks") or [])
-    for webhook in webhooks:
-        names = held.get(str(webhook.get("name")), set())
-        if "caBundle" in names:
-            (webhook.get("clientConfig") or {}).pop("caBundle", None)
-        if "failurePolicy" in names:
-            webhook.pop("failurePolicy", None)
-    return {**body, "webhooks": webhooks} if "webhooks" in body else body
 
 
 def _spellings(value: Any) -> Iterable[str]:

@@ -28,7 +28,7 @@ from meshstrap import transport
 from meshstrap.evidence import report
 from meshstrap.kube import events, webhooks
 from meshstrap.kube import manifests as manifest_files
-from meshstrap.kube.apply import apply
+from meshstrap.kube.apply import apply, held_by_others
 from meshstrap.kube.beside import Path as FieldPath
 from meshstrap.kube.compare import Field
 from meshstrap.kube.connect import Client
@@ -128,7 +128,7 @@ def manifests(
         yield unplanned(error, declared)
         return
     if planned.pending:
-        show(planned, recreate=recreate)
+        show(planned, recreate=recreate, force=force)
         yield command(
             lambda: _make_so(
                 client, planned, declared if wait else [], force=force, recreate=recreate, timeout=timeout
@@ -239,16 +239,20 @@ def command(action: Callable[[], object]) -> FunctionCommand:
     return FunctionCommand(run, (), {})
 
 
-def show(planned: Plan, *, recreate: bool = False) -> None:
+def show(planned: Plan, *, recreate: bool = False, force: bool = False) -> None:
     """List what a plan changes: each object with its outcome and the fields that differ, or with --diff as YAML.
 
     Args:
         planned: the plan.
         recreate: whether what cannot be changed is deleted and made anew.
+        force: whether fields that another program holds are taken from it.
 
     """
     for change in planned.pending:
         _show_change(change, recreate=recreate)
+    if not force and not executing() and (held := held_by_others(planned)):
+        for line in str(held).splitlines():
+            host.log(line, logger.warning)
     if not executing():
         _report("planned", [change.report() for change in planned.pending])
 
@@ -263,7 +267,7 @@ def make_so(client: Client, planned: Plan, *, force: bool = False, recreate: boo
         recreate: whether what cannot be changed is deleted and made anew.
 
     Raises:
-        ApplyFailed: some objects could not be applied; those that could are.
+        ApplyFailed: some objects could not be applied; those that could are, unless other programs hold fields.
         ApiUnreachable: the API server went away.
 
     """
