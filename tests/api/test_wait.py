@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from meshstrap.kube.apply import apply
 from meshstrap.kube.connect import Client
+from meshstrap.kube.plan import plan
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.wait import NotReady, State, wait
 
@@ -170,18 +172,28 @@ class TestDeployment:
 
     def test_gives_up_over_quota(self, client: Client, namespace: str) -> None:
         rollout = _Rollout(client, namespace)
-        message = 'pods "web-1-abc" is forbidden: exceeded quota: few, requested: pods=1, used: pods=3, limited: pods=3'
-        condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
-        rollout.status(conditions=[condition])
-        assert _fails(client, rollout.ref) == f"no Pod can be made: {message}"
+        quota = (
+            'pods "web-1-abc" is forbidden: exceeded quota: few, requested: pods=1, used: pods={0}, limited: pods={0}'
+        )
+        condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
+        rollout.status(conditions=[{**condition, "message": quota.format(0)}])
+        assert _fails(client, rollout.ref) == f"no Pod can be made: {quota.format(0)}"
+        # Another Pod of three may go; for how long that is waited for is told.
+        rollout.status(conditions=[{**condition, "message": quota.format(3)}])
+        with pytest.raises(NotReady, match=r"^not ready after 0\.5 s"):
+            wait(client, [rollout.ref], timeout=0.5)
+        with pytest.raises(NotReady, match=r"^cannot become ready"):
+            wait(client, [rollout.ref], timeout=30, unschedulable=0.5)
 
     def test_a_passing_failure_to_make_pods_is_waited_out(self, client: Client, namespace: str) -> None:
         rollout = _Rollout(client, namespace)
-        message = 'failed calling webhook "injector": connection refused'
+        message = (
+            'pods "x" is forbidden: error looking up service account a/default: serviceaccount "default" not found'
+        )
         condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
         rollout.status(conditions=[condition])
-        threading.Timer(0.5, rollout.complete).start()
-        wait(client, [rollout.ref], timeout=30)
+        threading.Timer(1.5, rollout.complete).start()
+        wait(client, [rollout.ref], timeout=30, unschedulable=0.5)
 
     @pytest.mark.parametrize("reason", ["ErrImageNeverPull", "ImagePullBackOff"])
     def test_gives_up_over_a_missing_image(self, client: Client, namespace: str, reason: str) -> None:
@@ -295,10 +307,10 @@ def test_no_pod_can_be_made(client: Client, namespace: str) -> None:
         "metadata": {"name": "agent.1"},
         "involvedObject": {"kind": "DaemonSet", "uid": live(client, path)["metadata"]["uid"], "namespace": namespace},
         "reason": "FailedCreate",
-        "message": 'Error creating: pods "agent-x" is forbidden: exceeded quota: few',
+        "message": 'Error creating: pods "agent-x" is forbidden: violates PodSecurity "restricted"',
     }
     client.request("POST", f"/api/v1/namespaces/{namespace}/events", body=event)
-    assert "exceeded quota: few" in _fails(client, ref)
+    assert "violates PodSecurity" in _fails(client, ref)
 
 
 def _job(namespace: str) -> Item:
@@ -321,6 +333,49 @@ def test_job(client: Client, namespace: str) -> None:
     conditions = [{"type": kind, "status": "True"} for kind in ("SuccessCriteriaMet", "Complete")]
     set_status(client, path, {"active": 0, "succeeded": 1, "conditions": conditions, "completionTime": now})
     wait(client, [ref], timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("reason", "seen"),
+    [("Completed", True), ("Completed", False), ("BackoffLimitExceeded", True), ("BackoffLimitExceeded", False)],
+)
+def test_a_job_that_its_ttl_deleted_ended_as_its_events_say(
+    client: Client, namespace: str, reason: str, seen: bool
+) -> None:
+    item = _job(namespace)
+    item["spec"]["ttlSecondsAfterFinished"] = 0
+    path, ref = f"/apis/batch/v1/namespaces/{namespace}/jobs/once", Ref.of(item)
+    uids: dict[Ref, str] = {}
+    apply(client, plan(client, [item]), on_change=lambda change: uids.update({change.ref: change.uid}))
+    uid = live(client, path)["metadata"]["uid"]
+    assert uids == {ref: uid}
+
+    def finish() -> None:
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": "once.1"},
+            "involvedObject": {"kind": "Job", "uid": uid, "namespace": namespace},
+            "reason": reason,
+            "message": "Job has ended",
+        }
+        client.request("POST", f"/api/v1/namespaces/{namespace}/events", body=event)
+        client.request("DELETE", path, query={"propagationPolicy": "Background"})
+
+    if seen:
+        threading.Timer(0.7, finish).start()
+    else:
+        finish()
+    if reason == "Completed":
+        wait(client, [item], timeout=20, applied={} if seen else uids)
+    else:
+        with pytest.raises(NotReady, match="failed, and was deleted since: Job has ended"):
+            wait(client, [item], timeout=20, applied={} if seen else uids)
+    # Of a Job that nobody has seen, events of an earlier one say nothing.
+    with pytest.raises(NotReady, match="is not there"):
+        wait(client, [item], timeout=0.3)
+    [change] = plan(client, [item]).changes
+    assert change.outcome == "created" and "ttlSecondsAfterFinished deletes it" in change.note
 
 
 def test_a_failed_job(client: Client, namespace: str) -> None:

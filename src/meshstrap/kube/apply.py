@@ -101,9 +101,10 @@ def apply(
     def send(ref: Ref) -> str:
         change = changes[ref]
         try:
-            _send(client, change, plan, force=force, recreate=recreate, timeout=timeout)
+            uid = _send(client, change, plan, force=force, recreate=recreate, timeout=timeout)
         except (ApiError, UnknownKind, DeleteFailed, _Refused) as error:
             return words(error, change.body or {})
+        changes[ref] = replace(change, uid=uid)
         return ""
 
     for number, stage in enumerate(ordered):
@@ -132,8 +133,8 @@ class _Refused(KubeError):
     """An object that we do not send, or whose server cannot take it, in our own words."""
 
 
-def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: bool, timeout: float) -> None:
-    """Apply one object."""
+def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: bool, timeout: float) -> str:
+    """Apply one object; returns its uid."""
     ref, body = change.ref, change.body or {}
     # A kind that was not there at plan time may have been brought by an earlier stage.
     resource = change.resource or client.resource(ref.api_version, ref.kind)
@@ -150,8 +151,8 @@ def _send(client: Client, change: Change, plan: Plan, *, force: bool, recreate: 
         try:
             for sent in (change.beforehand, body):
                 if sent is not None:
-                    client.request("PATCH", path, query=query, body=sent, content_type=APPLY_PATCH)
-            return
+                    stored = client.request("PATCH", path, query=query, body=sent, content_type=APPLY_PATCH)
+            return str(stored["metadata"].get("uid", ""))
         except ApiError as error:
             if error.conflict:
                 raise _Refused(_conflict_words(list(conflicts_in(error)))) from None

@@ -57,6 +57,8 @@ OWNER_LABEL = "meshstrap.dev/owner"
 # What only the server writes; manifests saved by `kubectl get -o yaml` carry it, and some of it would be refused.
 _SERVER_METADATA = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid")
 
+_GOES_BY_ITSELF = "its ttlSecondsAfterFinished deletes it when it has finished, and the next run makes it again"
+
 # Characters of a Secret's value that are too many to be shown.
 _PIECE = 5
 
@@ -92,9 +94,9 @@ class Change:
     sent, after `beforehand` where mappings are to be emptied; `taken_over` names the client-side managers whose fields
     become ours, `taken_out` the fields of others that cannot stand beside what is declared (as a field set), `first`
     says that our manager never applied the object before. `immutable` says that the server
-    refuses because a field of the standing object cannot be changed: only a new object can have it. `before` and
-    `after` are the object's declared fields in the cluster and as they will be, for `diff.unified`; Secrets are
-    masked in them.
+    refuses because a field of the standing object cannot be changed: only a new object can have it. `uid` is the
+    object's, once the change is made. `before` and `after` are the object's declared fields in the cluster and as
+    they will be, for `diff.unified`; Secrets are masked in them.
     """
 
     ref: Ref
@@ -109,6 +111,7 @@ class Change:
     beforehand: Mapping[str, Any] | None = None
     terminating: bool = False
     immutable: bool = False
+    uid: str = ""
     body: Mapping[str, Any] | None = None
     resource: Resource | None = None
     before: Mapping[str, Any] | None = None
@@ -429,7 +432,7 @@ def _change(
         immutable = live is not None and only_anew(client, resource, ref, body, manager, refusal)
         return replace(base, error=words(refusal, body), conflicts=conflicts, immutable=immutable)
     if live is None:
-        return base
+        return replace(base, note=_GOES_BY_ITSELF) if _goes_by_itself(body) else base
     conflicts += _other_owner(body, live)
     if not taken and not conflicts and same(live, planned):
         return replace(base, outcome="unchanged")
@@ -467,6 +470,12 @@ def _change(
         before=before,
         after=after,
     )
+
+
+def _goes_by_itself(body: Mapping[str, Any]) -> bool:
+    """Whether an object is a Job that is deleted when it has finished, so that the next run finds none."""
+    spec = body.get("spec") if body["kind"] == "Job" and body["apiVersion"].startswith("batch/") else None
+    return isinstance(spec, Mapping) and spec.get("ttlSecondsAfterFinished") is not None
 
 
 def _held_by_programs(cleared: Clearing, live: Mapping[str, Any]) -> tuple[Conflict, ...]:

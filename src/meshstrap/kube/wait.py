@@ -6,13 +6,12 @@ are not ready.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meshstrap.kube import logs, query
+from meshstrap.kube import logs, query, refusals
 from meshstrap.kube.connect import Client
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.errors import KubeError, UnknownKind
@@ -23,9 +22,6 @@ Item = Mapping[str, Any]
 
 # A Pod's image that will not come by waiting: nothing pulls in a site without a registry.
 _NO_IMAGE = ("ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName")
-
-# What no controller's next try gets past.
-_NOT_ALLOWED = re.compile(r"exceeded quota|is forbidden")
 
 # Seconds between looks at the Pods of one object; more often than that the reason does not change.
 _LOOK = 1.0
@@ -65,6 +61,7 @@ def wait(
     poll: float = 0.2,
     unschedulable: float = 10.0,
     namespace: str = "default",
+    applied: Mapping[Ref, str] | None = None,
     progress: Callable[[Mapping[Ref, State]], None] | None = None,
 ) -> None:
     """Wait until all objects are ready; returns then, and raises as soon as one never will be.
@@ -74,15 +71,17 @@ def wait(
         objects: objects or their names; each must exist or come into being in time.
         timeout: seconds for all of them.
         poll: seconds between two looks.
-        unschedulable: seconds for which a Pod may find no node (others may still be leaving theirs).
+        unschedulable: seconds for which a Pod may find no node, or no room in a quota (others may still be leaving).
         namespace: for objects of namespaced kinds that name none.
+        applied: the uids of objects that were applied just before: of a Job that its ttlSecondsAfterFinished has
+            deleted meanwhile, its events say how it ended.
         progress: called with the state of every object at each look.
 
     Raises NotReady naming each object that is not ready, and why.
     """
     targets = _targets(client, objects, namespace)
     states = {ref: State(False, "not looked at yet") for ref in targets}
-    inspector = _Inspector(client, unschedulable)
+    inspector = _Inspector(client, unschedulable, dict(applied or {}))
     deadline = time.monotonic() + timeout
     while True:
         pending = {ref: resource for ref, resource in targets.items() if not states[ref].ready}
@@ -148,10 +147,12 @@ def unschedulable_reason(pod: Item) -> str:
 class _Inspector:
     """Looks behind objects that are not ready; remembers since when Pods find no node."""
 
-    def __init__(self, client: Client, unschedulable: float) -> None:
+    def __init__(self, client: Client, unschedulable: float, uids: dict[Ref, str]) -> None:
         self._client = client
         self._unschedulable = unschedulable
+        self._uids = uids
         self._homeless: dict[str, float] = {}
+        self._refused: dict[Ref, float] = {}
         self._looked: dict[Ref, tuple[float, State]] = {}
 
     def states(self, refs: Iterable[Ref], live: Mapping[Ref, Item]) -> dict[Ref, State]:
@@ -160,7 +161,8 @@ class _Inspector:
         def one(ref: Ref) -> State:
             item = live.get(ref)
             if item is None:
-                return State(False, "is not there")
+                return self._finished(ref) or State(False, "is not there")
+            self._uids[ref] = item["metadata"].get("uid", "")
             found = state(item)
             return found if found.ready or found.failed or found == _UNSEEN else self._behind(ref, item, found)
 
@@ -181,8 +183,30 @@ class _Inspector:
             precise = self._pods(pods, found, now)
             if not pods and ref.kind in _POD_OWNERS:
                 precise = self._events(ref, item, precise)
+            precise = self._bounded(ref, precise, now)
         self._looked[ref] = (now, precise)
         return precise
+
+    def _bounded(self, ref: Ref, found: State, now: float) -> State:
+        """Return a state that has failed where what refuses its Pods may pass, and has not for some seconds."""
+        if not found.reason.startswith(_NO_POD) or found.failed or not refusals.may_pass(found.reason):
+            self._refused.pop(ref, None)
+            return found
+        since = self._refused.setdefault(ref, now)
+        return replace(found, failed=now - since >= self._unschedulable)
+
+    def _finished(self, ref: Ref) -> State | None:
+        """Return how a Job ended that is not there any more, by the events that it left; None where they do not say."""
+        uid = self._uids.get(ref)
+        if (ref.group, ref.kind) != ("batch", "Job") or not uid:
+            return None
+        events = query.list(self._client, "v1", "Event", ref.namespace, fields=f"involvedObject.uid={uid}")
+        said = {str(event.get("reason")): str(event.get("message") or "") for event in events}
+        if "Completed" in said:
+            return State(True, "complete, and deleted since (ttlSecondsAfterFinished)")
+        for reason in _JOB_FAILED & said.keys():
+            return State(False, f"failed, and was deleted since: {said[reason] or reason}", failed=True)
+        return None
 
     def _pods(self, pods: list[dict[str, Any]], found: State, now: float) -> State:
         waiting = ""
@@ -229,7 +253,7 @@ class _Inspector:
         if not events:
             return found
         message = str(events[-1].get("message") or "")
-        return State(False, f"no Pod can be made: {message}", failed=_NOT_ALLOWED.search(message) is not None)
+        return State(False, f"{_NO_POD}{message}", failed=refusals.final(message))
 
     def _claim(self, item: Item, found: State) -> State:
         """Return a claim's state; one whose class waits for the first Pod is as ready as it can be."""
@@ -256,6 +280,18 @@ def _targets(client: Client, objects: Iterable[Mapping[str, Any] | Ref], namespa
                 ref = replace(ref, namespace=namespace)
         targets[ref] = resource
     return targets
+
+
+_NO_POD = "no Pod can be made: "
+
+# How the Job controller's events say that a Job has failed. Source: k8s.io/api batch/v1/types.go (v0.34), JobReason*.
+_JOB_FAILED = {
+    "BackoffLimitExceeded",
+    "DeadlineExceeded",
+    "FailedIndexes",
+    "MaxFailedIndexesExceeded",
+    "PodFailurePolicy",
+}
 
 
 _POD_OWNERS = ("DaemonSet", "Job", "ReplicaSet", "StatefulSet")
@@ -348,7 +384,7 @@ def _deployment(spec: Item, status: Item) -> State:
         return State(False, f"progress deadline exceeded: {progressing.get('message')}", failed=True)
     if failure.get("status") == "True":
         message = str(failure.get("message") or failure.get("reason"))
-        return State(False, f"no Pod can be made: {message}", failed=_NOT_ALLOWED.search(message) is not None)
+        return State(False, f"{_NO_POD}{message}", failed=refusals.final(message))
     if updated < wanted:
         paused = "; it is paused: nothing is rolled out until it is resumed" if spec.get("paused") else ""
         return State(False, f"{updated} of {wanted} updated{paused}")

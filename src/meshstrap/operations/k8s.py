@@ -257,7 +257,7 @@ def show(planned: Plan, *, recreate: bool = False, force: bool = False) -> None:
         _report("planned", [change.report() for change in planned.pending])
 
 
-def make_so(client: Client, planned: Plan, *, force: bool = False, recreate: bool = False) -> None:
+def make_so(client: Client, planned: Plan, *, force: bool = False, recreate: bool = False) -> list[Change]:
     """Apply a plan; how far it is can be seen on a terminal, and is kept where data `reports` says.
 
     Args:
@@ -265,6 +265,9 @@ def make_so(client: Client, planned: Plan, *, force: bool = False, recreate: boo
         planned: the plan, made a moment ago.
         force: whether fields that another program holds are taken from it.
         recreate: whether what cannot be changed is deleted and made anew.
+
+    Returns:
+        The changes that were made.
 
     Raises:
         ApplyFailed: some objects could not be applied; those that could are, unless other programs hold fields.
@@ -282,7 +285,7 @@ def make_so(client: Client, planned: Plan, *, force: bool = False, recreate: boo
             live_line.shown(host),
             live_line.waiting(host, lambda: f"{len(planned.pending) - len(made)} of {len(planned.pending)} objects"),
         ):
-            apply(client, planned, force=force, recreate=recreate, on_change=count)
+            return apply(client, planned, force=force, recreate=recreate, on_change=count)
     finally:
         done = {change.ref for change in made}
         _report("applied", [{**change.report(), "made": change.ref in done} for change in planned.pending])
@@ -369,13 +372,20 @@ def _make_so(
     recreate: bool,
     timeout: float,
 ) -> None:
-    make_so(client, planned, force=force, recreate=recreate)
-    _until_ready(client, ready, planned.namespace, timeout)
+    made = make_so(client, planned, force=force, recreate=recreate)
+    _until_ready(client, ready, planned.namespace, timeout, {change.ref: change.uid for change in made})
 
 
-def _until_ready(client: Client, objects: Sequence[Object], namespace: str, timeout: float) -> None:
+def _until_ready(
+    client: Client,
+    objects: Sequence[Object],
+    namespace: str,
+    timeout: float,
+    applied: Mapping[Ref, str] | None = None,
+) -> None:
     with live_line.shown(host):
-        wait_for(client, objects, namespace=namespace, timeout=timeout, progress=progress(host, client))
+        seen = progress(host, client)
+        wait_for(client, objects, namespace=namespace, timeout=timeout, applied=applied, progress=seen)
 
 
 def _absent(declared: Sequence[Object], namespace: str, timeout: float) -> Generator[PyinfraCommand, None, None]:

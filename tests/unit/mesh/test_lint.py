@@ -584,3 +584,9 @@ def test_of_a_secret_that_is_no_base64_the_key_is_named_and_never_the_value(tmp_
     (finding,) = lint_files([file], NOW).findings
     assert finding.rule == "manifest" and 'data["token"] is no base64' in finding.what
     assert "hunter2" not in "".join(finding.lines)
+
+
+def test_a_job_that_is_deleted_when_it_has_finished_runs_with_every_deploy() -> None:
+    job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: once}\nspec: {%s}\n"
+    assert found(job % "ttlSecondsAfterFinished: 0") == [("job-ttl", ".spec.ttlSecondsAfterFinished")]
+    assert found(job % "backoffLimit: 0") == [] and found(job % "ttlSecondsAfterFinished: x") == []

@@ -16,7 +16,7 @@ from meshstrap.kube import manifests
 from meshstrap.kube.manifests import ManifestError, Placed
 from meshstrap.kube.ref import Ref
 from meshstrap.mesh import versions
-from meshstrap.mesh.lint import duplicates, outliers, ports, routes, shared_hosts
+from meshstrap.mesh.lint import duplicates, jobs, outliers, ports, routes, shared_hosts
 from meshstrap.mesh.lint.finding import Declared, Finding, at
 
 RULES = (
@@ -32,6 +32,7 @@ RULES = (
     outliers.self_ejection,
     ports.undeclared_protocol,
     ports.opaque_protocol,
+    jobs.job_ttl,
 )
 
 # Names the rules, with commas between them, that an object breaks on purpose.
