@@ -16,7 +16,7 @@ from typing_extensions import override
 from meshstrap.facts.answer import AnswerFact
 from meshstrap.facts.kubeadm import CNI_FILES, DIRECTORY, DONE, STARTED
 from meshstrap.facts.runtime import WHICH_RUNTIME
-from meshstrap.facts.system import PATH, STARTED_WITH, platform
+from meshstrap.facts.system import PATH, STARTED_WITH, is_number, platform
 
 # What kubeadm, the kubelet, kube-proxy, CNI plugins and meshstrap itself run on a node.
 COMMANDS = (
@@ -310,7 +310,9 @@ def parse(output: list[str], *, read_at: float) -> Machine:
         "legacy_tables": [line.strip() for line in said.get("legacy_tables", [])],
         "forward": one("forward").rpartition(" ")[2],
         "modules": {module: module in {line.strip() for line in said.get("modules", [])} for module in MODULES},
-        "sysctls": dict(_pairs(said.get("sysctls", []))),
+        "sysctls": {
+            key: value for key, value in _pairs(said.get("sysctls", [])) if key in SYSCTLS and is_number(value)
+        },
         "selinux": {"1": "enforcing", "0": "permissive"}.get(one("selinux"), "disabled"),
         "apparmor": one("apparmor") == "Y",
         "apparmor_parser": bool(one("apparmor_parser")),
@@ -398,7 +400,7 @@ def _listening(lines: list[str]) -> dict[int, str]:
     ports = {}
     for line in lines:
         port, _, users = line.strip().partition(" ")
-        if port.isdigit():
+        if is_number(port):
             program = re.search(r'\(\("([^"]+)"', users)
             ports[int(port)] = program[1] if program else "?"
     return ports

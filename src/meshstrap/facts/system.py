@@ -163,6 +163,11 @@ exit 0"""
         return parse_kernel(output)
 
 
+def is_number(text: str) -> bool:
+    """Tell whether a text of a node's is a whole number, not below zero, as `int` reads it."""
+    return text.isascii() and text.isdigit()
+
+
 def platform(machine: str) -> str:
     """Name a platform as bundles do: `linux/amd64` for the `x86_64` of `uname -m`."""
     return normalize(f"linux/{machine.strip()}")
@@ -237,6 +242,6 @@ def parse_kernel(output: list[str]) -> Kernel:
             module = kernel["modules"].setdefault(name, {"there": False, "loadable": False})
             module["there"] |= value == "there"
             module["loadable"] |= value == "loadable"
-        elif kind == "sysctl":
+        elif kind == "sysctl" and is_number(value.strip()):
             kernel["sysctls"][name] = value.strip()
     return kernel

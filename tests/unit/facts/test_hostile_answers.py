@@ -116,6 +116,17 @@ def test_a_machine_that_could_be_read_is_judged(lines: list[str], control_plane:
     preflight.judge_together({"a": machine, "b": machine})
 
 
+def test_a_sysctl_that_is_no_number_is_none() -> None:
+    lines = list(ANSWERS["preflight.Preflight"])
+    at = next(index for index, line in enumerate(lines) if line.startswith("fs.inotify.max_user_instances "))
+    for strange in ("fs.inotify.max_user_instances proto static", "fs.inotify.max_user_instances", "net.nosuch 1"):
+        lines[at] = strange
+        machine = Preflight().process(lines)
+        assert "fs.inotify.max_user_instances" not in machine["sysctls"]
+        assert "net.nosuch" not in machine["sysctls"]
+        preflight.judge(machine, preflight.Role("192.0.2.10", control_plane=True), PLAN, now=machine["read_at"])
+
+
 def test_a_multipath_route_is_one_route() -> None:
     routes = ["default proto static ", *(f"\tnexthop via 192.0.2.{end} dev eth0 weight 1 " for end in (1, 2))]
     lines = [line for line in ANSWERS["preflight.Preflight"] if not line.startswith("default ")]
