@@ -28,6 +28,8 @@ cp /etc/resolv.conf /run/resolv.conf.was
 echo nameserver 127.0.0.53 >/etc/resolv.conf
 mkdir -p /etc/cni/net.d
 printf '{"plugins": [{"type": "calico", "ipam": {"type": "calico-ipam"}}]}' >/etc/cni/net.d/10-calico.conflist
+mount --bind /opt /opt
+mount -o remount,bind,noexec /opt
 until ss -Hltn | grep -q :6443; do sleep 0.1; done
 """
 MEND = """
@@ -35,6 +37,7 @@ systemctl stop squatter
 rm -f /etc/ssh/sshd_config.d/squatter.conf
 systemctl restart ssh
 cat /run/resolv.conf.was >/etc/resolv.conf
+umount /opt
 rm -f /etc/cni/net.d/10-calico.conflist
 rmdir /etc/cni/net.d /etc/cni
 """
@@ -124,6 +127,7 @@ def test_all_that_is_wrong_is_told_at_once(how: str, broken_node: Lab, run_pyinf
     assert "error [ports] port 6443 is taken by" in output
     assert "error [resolvers] /etc/resolv.conf names 127.0.0.53" in output
     assert "error [cni] /etc/cni/net.d/10-calico.conflist names the plugin calico, calico-ipam, which is not" in output
+    assert "error [noexec] /opt is mounted noexec: no CNI plugin would run" in output
     assert "error [forwarding] control-1: sshd forbids forwarding to" in output
     assert "error [data] kubernetes_version cannot be 1.34" in output
     assert "error [data] ingress_node_port cannot be 'abc'" in output

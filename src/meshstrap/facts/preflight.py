@@ -135,9 +135,10 @@ done
 echo '#noexec'
 for d in {shlex.join(EXECUTABLE)}; do
     e=$d; while [ ! -d "$e" ]; do e=$(dirname "$e"); done
-    # Of mounts on one another the last holds.
-    awk -v d="$d" -v m="$(stat -c %m "$e")" '
-        $2 == m {{ o = "," $4 "," }} END {{ if (o ~ /,noexec,/) print d, m }}' /proc/mounts
+    # stat and df do not see a bind mount in between. Of mounts on one another the last holds.
+    awk -v d="$d" -v e="$(readlink -f "$e")/" '
+        index(e, $2 == "/" ? "/" : $2 "/") == 1 && length($2) >= length(m) {{ m = $2; o = "," $4 "," }}
+        END {{ if (o ~ /,noexec,/) print d, m }}' /proc/mounts
 done
 echo '#proxies'
 # Values may hold a password: only those of no_proxy leave the node.
