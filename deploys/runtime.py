@@ -2,9 +2,15 @@
 
 from pyinfra import host
 
-from meshstrap.operations import containerd, kubeadm, site, system
+from meshstrap.operations import containerd, kubeadm, kubeadm_config, site, system
 
 site.lock(name="One operator at a time")
+kubeadm_config.fixed(
+    host.data.pod_cidr,
+    host.data.service_cidr,
+    host.data.kubelet_config,
+    name="What a standing cluster cannot change",
+)
 system.kernel(name="Load kernel modules and set sysctls, now and after each boot")
 containerd.programs(name="Install containerd and runc", bundle=host.data.bundle)
 containerd.cni_plugins(name="Install the CNI plugins", bundle=host.data.bundle)

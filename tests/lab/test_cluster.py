@@ -4,8 +4,10 @@ put right after edits by hand, whole after a reboot, grown by a worker, and take
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -155,6 +157,38 @@ def test_after_a_reboot_of_all_nodes_the_cluster_is_whole(
     assert (made.code, made.changed) == (0, []), made.said
     assert ready() == ["control-1", "worker-1"]
     assert deploy("runtime", lab=nodes).changed == []
+
+
+def test_edited_data_reach_the_standing_cluster_and_what_cannot_change_is_refused(
+    deploy: Deploy, nodes: Lab, on_node: Callable[..., Finished], checkout: Path
+) -> None:
+    lab = runpy.run_path(str(checkout / "group_data" / "lab.py"))
+    data = {
+        "kubelet_config": {**lab["kubelet_config"], "maxPods": 60, "syncFrequency": "2m"},
+        "kube_proxy_config": {**lab["kube_proxy_config"], "iptables": {"syncPeriod": "40s"}},
+        "etcd_extra_args": {**lab["etcd_extra_args"], "snapshot-count": "5000"},
+        "api_server_cert_sans": [*lab["api_server_cert_sans"], "api.example.org"],
+    }
+    given = [word for key, value in data.items() for word in ("--data", f"{key}={json.dumps(value)}")]
+    both = ["Configure the control plane", "Configure the kubelets"]
+    assert deploy("cluster", *given, "--dry", lab=nodes).planned == both
+    made = deploy("cluster", *given, lab=nodes)
+    assert (made.code, made.changed) == (0, both), made.said
+    for node in ("control-1", "worker-1"):
+        assert "maxPods: 60" in on_node(nodes, node, "cat /var/lib/kubelet/config.yaml").stdout
+    # What runs, not what files say.
+    assert "--snapshot-count=5000" in on_node(nodes, "control-1", "tr '\\0' ' ' </proc/$(pgrep -x etcd)/cmdline").stdout
+    name = "kubectl --kubeconfig /etc/kubernetes/admin.conf --tls-server-name=api.example.org get --raw /readyz"
+    assert on_node(nodes, "control-1", name).stdout == "ok"
+    assert deploy("cluster", *given, "--dry", lab=nodes).planned == []
+    for name in ("runtime", "cluster"):
+        refused = deploy(name, *given, "--data", "pod_cidr=10.245.0.0/16", lab=nodes)
+        assert refused.code == 1
+        assert "pod_cidr is 10.244.0.0/16 there, and the data say 10.245.0.0/16" in refused.said
+    assert on_node(nodes, "worker-1", "iptables-save | grep -c meshstrap-pods").stdout == "1\n"
+    taken_back = deploy("cluster", lab=nodes)
+    assert (taken_back.code, taken_back.changed) == (0, both), taken_back.said
+    assert "maxPods" not in on_node(nodes, "worker-1", "cat /var/lib/kubelet/config.yaml").stdout
 
 
 def test_a_cluster_that_others_made_is_left_alone(deploy: Deploy, nodes: Lab, on_node: Callable[..., Finished]) -> None:

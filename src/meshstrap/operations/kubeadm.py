@@ -696,9 +696,6 @@ def init_configuration(
         takes_pods: whether applications run on this node too.
 
     """
-    registration = _registration(name, address)
-    if takes_pods:
-        registration["taints"] = []
     cluster: dict[str, Any] = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "ClusterConfiguration",
@@ -710,25 +707,41 @@ def init_configuration(
     if etcd_extra_args:
         arguments = [{"name": key, "value": str(value)} for key, value in etcd_extra_args.items()]
         cluster["etcd"] = {"local": {"extraArgs": arguments}}
+    init = init_document(name, address)
+    if takes_pods:
+        init["nodeRegistration"]["taints"] = []
+    return [init, cluster, *component_configurations(kubelet_config, kube_proxy_config)]
+
+
+def init_document(name: str, address: str) -> dict[str, Any]:
+    """Make kubeadm's document of the first node.
+
+    Args:
+        name: the node's name.
+        address: its IPv4 address.
+
+    """
+    return {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "InitConfiguration",
+        # kubeadm makes one in any case; nobody is told it, and it is soon worth nothing.
+        "bootstrapTokens": [{"ttl": "1m0s", "usages": ["signing", "authentication"]}],
+        "localAPIEndpoint": {"advertiseAddress": address, "bindPort": API_PORT},
+        "nodeRegistration": _registration(name, address),
+    }
+
+
+def component_configurations(
+    kubelet_config: Mapping[str, Any], kube_proxy_config: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Make the configurations of kubelets and kube-proxy: ours, with the site's merged over them."""
     kubelet = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "cgroupDriver": "systemd",
     }
     proxy = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "iptables"}
-    return [
-        {
-            "apiVersion": "kubeadm.k8s.io/v1beta4",
-            "kind": "InitConfiguration",
-            # kubeadm makes one in any case; nobody is told it, and it is soon worth nothing.
-            "bootstrapTokens": [{"ttl": "1m0s", "usages": ["signing", "authentication"]}],
-            "localAPIEndpoint": {"advertiseAddress": address, "bindPort": API_PORT},
-            "nodeRegistration": registration,
-        },
-        cluster,
-        system.merge(kubelet, kubelet_config),
-        system.merge(proxy, kube_proxy_config),
-    ]
+    return system.merge(kubelet, kubelet_config), system.merge(proxy, kube_proxy_config)
 
 
 def join_configuration(
