@@ -26,9 +26,18 @@ CLAIM_SNAPSHOT = "meshstrap-claim-"
 # 9381 and 9382, in 1.7.10 and 1.6.25, and everything from 2.0 on.
 _PINNABLE = ((1, 6, 25), (1, 7, 10), (2, 0, 0))
 
+# ctr takes the kubelet's snapshotter from the environment. To ask containerd takes a while, and most configure none.
+SNAPSHOTTER = r"""
+if grep -qs '^[^#]*\(snapshotter\|imports\)' /etc/containerd/config.toml; then
+    CONTAINERD_SNAPSHOTTER=$(containerd config dump 2>/dev/null | awk '
+        /^ *\[/ { cri = $0 ~ /cri\.v1\.images.?\]$/ || $0 ~ /grpc\.v1\.cri.?\.containerd\]$/ }
+        cri && $1 == "snapshotter" { gsub(/["\047]/, "", $3); print $3; exit }')
+    if [ "$CONTAINERD_SNAPSHOTTER" = overlayfs ]; then CONTAINERD_SNAPSHOTTER=; fi
+    if [ -n "$CONTAINERD_SNAPSHOTTER" ]; then export CONTAINERD_SNAPSHOTTER; else unset CONTAINERD_SNAPSHOTTER; fi
+fi"""
 # The labels in `content ls` tell an image's config (on its manifest's blob) and its chain ID (on its config's). ctr 2.x
 # writes deprecations on stderr.
-_CTR = f'c="ctr --address $socket --connect-timeout 5s --namespace {NAMESPACE}"'
+_CTR = f'{SNAPSHOTTER}\nc="ctr --address $socket --connect-timeout 5s --namespace {NAMESPACE}"'
 _STORED = """
 echo '#content'
 $c content ls 2>/dev/null | awk 'NR > 1 {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Generator, Mapping, Sequence
 from typing import Any
 
@@ -15,18 +14,19 @@ from meshstrap.bundle.lock import Image, Lock, LockError
 from meshstrap.bundle.plan import Batch, NodeImage, Runtime
 from meshstrap.facts import containerd as facts
 from meshstrap.facts.kubeadm import Member, MemberState, RequiredImages, TakesPods, phase
-from meshstrap.facts.system import PATH, Services
-from meshstrap.operations import system
+from meshstrap.facts.system import PATH, Platform, Services
+from meshstrap.operations import containerd_config, system
 from meshstrap.operations.reach import alone, fact
 
 PROGRAMS = {
     "containerd": "/usr/local/bin/containerd",
     "containerd-shim-runc-v2": "/usr/local/bin/containerd-shim-runc-v2",
     "ctr": "/usr/local/bin/ctr",
-    "runc": "/usr/local/sbin/runc",
+    "runc": containerd_config.RUNC,
 }
-CNI_DIRECTORY = "/opt/cni/bin"
-CNI_PLUGINS = {name: f"{CNI_DIRECTORY}/{name}" for name in ("bridge", "host-local", "loopback", "portmap")}
+CNI_PLUGINS = {
+    name: f"{containerd_config.CNI_DIRECTORY}/{name}" for name in ("bridge", "host-local", "loopback", "portmap")
+}
 CONFIG_FILE = "/etc/containerd/config.toml"
 UNIT_FILE = "/etc/systemd/system/containerd.service"
 
@@ -62,6 +62,7 @@ WantedBy=multi-user.target
 # work, so as many as there are claims, or labels, run at a time. The tar is standard input.
 _CLAIMS = f"""
 {PATH}
+{facts.SNAPSHOTTER}
 c="ctr --address $1 --connect-timeout 10s --namespace {facts.NAMESPACE}"; shift
 release() {{
     wait
@@ -88,7 +89,9 @@ for claimed in $claims; do
 done
 for each in $started; do wait "${{each##*=}}" || gone=${{each%=*}}; done
 [ -z "$gone" ] || {{ echo "$gone is gone" >&2; exit {GONE}; }}
-$c images import - || exit 1
+# Through its transfer service containerd unpacks for the snapshotters that are configured there alone.
+local=; [ -n "$CONTAINERD_SNAPSHOTTER" ] && ctr images import --help | grep -q -- --local && local=--local
+$c images import $local - || exit 1
 # Whether it delivered is for the caller to find out.
 while [ $# -gt 0 ]; do
     $c images label "$1" $3 >/dev/null 2>&1 &
@@ -159,7 +162,7 @@ def service(
 
     + bundle: the directory of the bundle
     + kubernetes_version: its pause image is the one that containerd starts pods with
-    + config: settings merged over ours, in the form of containerd's config.toml, version 3
+    + config: settings merged over ours, in the form of config.toml, version 3, or 2 for containerd 1.x; may be secret
     + kubelet_config: its cgroupDriver is containerd's too
 
     **Example:**
@@ -185,8 +188,13 @@ def service(
     try:
         lock, _ = system.open_bundle(bundle)
         checksums = system.checksums(bundle, PROGRAMS)
+        programs = system.find_programs(lock, PROGRAMS, fact(host, Platform), bundle)
+        problem = containerd_config.problem(config, programs["containerd"].version)
     except (LockError, system.BundleError) as error:
         yield from system.refuse(str(error))
+        return
+    if problem:
+        yield from system.refuse(problem)
         return
     pauses = {image.reference for image in lock.images if _name(image.reference) == "pause"}
     # Which of several kubeadm wants is for it to say; it takes a while to.
@@ -198,11 +206,15 @@ def service(
         )
         return
     driver = kubelet_config.get("cgroupDriver", "systemd")
+    ours = containerd_config.configuration(
+        pause, systemd_cgroup=driver == "systemd", version=programs["containerd"].version
+    )
     texts = {
-        CONFIG_FILE: toml(system.merge(configuration(pause, systemd_cgroup=driver == "systemd"), config)),
+        CONFIG_FILE: containerd_config.toml(system.merge(ours, config)),
         UNIT_FILE: _UNIT,
     }
-    yield from system.service("containerd", texts, checksums)
+    # It may hold a registry's password.
+    yield from system.service("containerd", texts, checksums, secret=[CONFIG_FILE])
 
 
 def load(runtime: Runtime, batch: Batch, ours: Container[str]) -> StringCommand:
@@ -346,60 +358,6 @@ def pause_image(required: Sequence[str], lock: Lock) -> str | None:
     """Name the pause image: kubeadm's, or the bundle's where there is no kubeadm yet; None where there is none."""
     known = required or [image.reference for image in lock.images]
     return next((reference for reference in known if _name(reference) == "pause"), None)
-
-
-def configuration(pause: str, *, systemd_cgroup: bool) -> dict[str, Any]:
-    """Make containerd's configuration, version 3.
-
-    Args:
-        pause: the image that every pod's sandbox is made of.
-        systemd_cgroup: whether systemd makes the containers' cgroups; the kubelet's cgroupDriver must say the same.
-
-    """
-    return {
-        "version": 3,
-        "plugins": {
-            "io.containerd.cri.v1.runtime": {
-                "cni": {"bin_dirs": [CNI_DIRECTORY], "conf_dir": "/etc/cni/net.d"},
-                "containerd": {
-                    "runtimes": {
-                        "runc": {
-                            "runtime_type": "io.containerd.runc.v2",
-                            "options": {"BinaryName": PROGRAMS["runc"], "SystemdCgroup": systemd_cgroup},
-                        }
-                    }
-                },
-            },
-            "io.containerd.cri.v1.images": {"pinned_images": {"sandbox": pause}},
-        },
-    }
-
-
-def toml(settings: Mapping[str, Any], prefix: str = "") -> str:
-    """Write settings as TOML.
-
-    Args:
-        settings: tables, strings, numbers, truth values, and lists of these.
-        prefix: the table that they stand in.
-
-    """
-    plain = "".join(
-        f"{_toml_value(key)} = {_toml_value(value)}\n"
-        for key, value in settings.items()
-        if not isinstance(value, Mapping)
-    )
-    tables = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            name = f"{prefix}.{_toml_value(key)}" if prefix else _toml_value(key)
-            tables.append(f"\n[{name}]\n{toml(value, name)}")
-    return plain + "".join(tables)
-
-
-def _toml_value(value: Any) -> str:
-    # A string, number, truth value or list of them in JSON is one in TOML, but for the pairs that JSON escapes
-    # characters beyond 16 bits with, and DEL, which TOML wants escaped.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def undelivered(images: Sequence[Image], on_node: Mapping[str, NodeImage]) -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -140,6 +141,31 @@ def write(path: str, text: str, mode: str = "644") -> StringCommand:
     )  # fmt: skip
 
 
+def write_secret(path: str, text: str) -> FunctionCommand:
+    """Make the command that writes a small text file whole or not at all, readable for root alone, and shown nowhere.
+
+    Args:
+        path: where, on the node; its directory is made.
+        text: its content; neither an argument of a process nor part of what -vvv shows.
+
+    """
+    new = f"{path}.meshstrap"
+    command = StringCommand(
+        "umask 077 && mkdir -p -m 755", QuoteString(str(Path(path).parent)), "&& rm -f", QuoteString(new),
+        "&& cat >", QuoteString(new), "&& chmod 600", QuoteString(new), "&&",
+        f'[ "$(wc -c <{shlex.quote(new)})" -eq {len(text.encode())} ] &&', "mv -f", QuoteString(new), QuoteString(path),
+    )  # fmt: skip
+
+    def send(state: State, host: Host) -> bool:
+        try:
+            result = transport.execute(host, command, stdin=text.encode(), timeout=60)
+        except transport.TransportError as error:
+            return fail(host, str(error))
+        return result.ok or fail(host, f"{host.name}: cannot write {path}: {result.stderr.strip()}")
+
+    return FunctionCommand(send, (), {})
+
+
 def write_changed(
     texts: Mapping[str, str], known: Mapping[str, File], mode: str = "644"
 ) -> Generator[StringCommand, None, None]:
@@ -152,8 +178,12 @@ def write_changed(
 
     """
     for path, text in texts.items():
-        if known.get(path) != {"sha256": hashlib.sha256(text.encode()).hexdigest(), "mode": mode}:
+        if known.get(path) != _file(text, mode):
             yield write(path, text, mode)
+
+
+def _file(text: str, mode: str) -> File:
+    return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "mode": mode}
 
 
 def open_bundle(directory: str) -> tuple[Lock, Store]:
@@ -286,7 +316,12 @@ def _send(state: State, host: Host, store: Store, program: Program, path: str) -
 
 
 def service(
-    unit: str, texts: Mapping[str, str], programs: Mapping[str, str], *, running: bool = True
+    unit: str,
+    texts: Mapping[str, str],
+    programs: Mapping[str, str],
+    *,
+    running: bool = True,
+    secret: Sequence[str] = (),
 ) -> Generator[PyinfraCommand, None, None]:
     """Yield what makes a systemd service of ours be as declared: its files, enabled, and running with them.
 
@@ -300,13 +335,17 @@ def service(
         programs: path -> sha256 of the programs that it runs, as the bundle has them: what is there now may be
             replaced by an earlier step of this run.
         running: whether it should run; if not, it is only enabled.
+        secret: those of the files that are for root alone.
 
     """
     known = fact(host, Files, paths=list(texts))
     now = fact(host, Services, services=[unit])[unit]
     digest = started_with(texts, programs)
     final = {path: text.replace("{started_with}", digest) for path, text in texts.items()}
-    changes = list(write_changed(final, known))
+    changes: list[PyinfraCommand] = [
+        *write_changed({path: text for path, text in final.items() if path not in secret}, known),
+        *(write_secret(path, final[path]) for path in secret if known.get(path) != _file(final[path], "600")),
+    ]
     yield from changes
     restart = running and (not now["active"] or now["started_with"] != digest)
     if changes or now["reload"]:

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from meshstrap.bundle.lock import Image, Layer, Lock
 from meshstrap.bundle.plan import Batch, Runtime
 from meshstrap.facts.kubeadm import parse_member
 from meshstrap.operations.containerd import (
     GONE,
-    configuration,
     load,
     pause_image,
     references,
     release,
     takes_workloads,
-    toml,
     undelivered,
 )
-from meshstrap.operations.system import merge
 
 KUBERNETES = [
     "registry.k8s.io/kube-apiserver:v1.34.10",
@@ -102,30 +96,6 @@ def test_an_image_is_delivered_with_the_locked_manifest_and_every_blob() -> None
         "r/other:1": {"manifest": f"sha256:{'9' * 64}", "complete": True, "unpacked": True},
     }
     assert undelivered([image(name) for name in names], on_node) == names[1:]  # type: ignore[arg-type]
-
-
-def test_the_configuration_is_what_containerd_reads() -> None:
-    over = {"plugins": {"io.containerd.cri.v1.runtime": {"disable_apparmor": True}}}
-    read = tomllib.loads(toml(merge(configuration("registry.k8s.io/pause:3.10.1", systemd_cgroup=False), over)))
-    runtime = read["plugins"]["io.containerd.cri.v1.runtime"]
-    assert read["version"] == 3
-    assert runtime["disable_apparmor"] is True
-    assert runtime["cni"]["bin_dirs"] == ["/opt/cni/bin"]
-    assert runtime["containerd"]["runtimes"]["runc"]["options"]["SystemdCgroup"] is False
-    assert read["plugins"]["io.containerd.cri.v1.images"]["pinned_images"]["sandbox"] == "registry.k8s.io/pause:3.10.1"
-
-
-# TOML knows no character that stands for half of one, nor integers beyond 64 bits.
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-PLAIN = st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXT
-VALUES = st.recursive(
-    PLAIN | st.lists(PLAIN, max_size=3), lambda inner: st.dictionaries(TEXT, inner, max_size=3), max_leaves=10
-)
-
-
-@given(st.dictionaries(TEXT, VALUES, max_size=4))
-def test_toml_is_read_back_as_it_was(settings: dict[str, object]) -> None:
-    assert tomllib.loads(toml(settings)) == settings
 
 
 # Says what it was asked; the blob `sha256:gone` is not there, and an import fails where the file `fail` is.
