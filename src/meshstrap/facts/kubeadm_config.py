@@ -111,7 +111,7 @@ class Kubelet(AnswerFact[KubeletState]):
 
 def kubelet_settings(text: str) -> dict[str, Any]:
     """Read a KubeletConfiguration, without what kubeadm sets for each node."""
-    return {key: value for key, value in (yaml.safe_load(text) or {}).items() if key not in _OF_THE_NODE}
+    return {key: value for key, value in _document(text).items() if key not in _OF_THE_NODE}
 
 
 def parse_standing(output: list[str]) -> StandingState | None:
@@ -125,9 +125,9 @@ def parse_standing(output: list[str]) -> StandingState | None:
         return None
     declared = "\n".join(said.get("declared", []))
     return {
-        "cluster": yaml.safe_load(maps["kubeadm-config"]["ClusterConfiguration"]),
+        "cluster": _document(maps["kubeadm-config"]["ClusterConfiguration"]),
         "kubelet": kubelet_settings(maps["kubelet-config"]["kubelet"]),
-        "kube_proxy": yaml.safe_load(maps["kube-proxy"]["config.conf"]),
+        "kube_proxy": _document(maps["kube-proxy"]["config.conf"]),
         "declared": json.loads(declared) if declared.strip() else None,
         "etcd_arguments": said.get("etcd", []),
         "certificate_names": certificate_names("\n".join(said.get("certificate", []))),
@@ -146,3 +146,13 @@ def certificate_names(text: str) -> list[str]:
         *names.value.get_values_for_type(DNSName),
         *(str(ipaddress.ip_address(str(each))) for each in names.value.get_values_for_type(IPAddress)),
     ]
+
+
+def _document(text: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"this is no YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError("this is no table of settings")
+    return document

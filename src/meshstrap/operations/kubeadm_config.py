@@ -54,10 +54,11 @@ cat >"$config"
 exec 9>>{RUNNING}
 flock -w 600 9 || {{ echo "another kubeadm has been running on this node for 10 minutes"; exit 1; }}
 node=$1 names=$2; shift 2
-within() {{ n=$1; shift; until "$@"; do n=$((n - 1)); [ "$n" -gt 0 ] || return 1; sleep 1; done; }}
+within() {{ end=$(($(date +%s) + $1)); shift; until "$@"; do [ "$(date +%s)" -lt $end ] || return 1; sleep 1; done; }}
+answers() {{ $k get --raw /readyz >/dev/null 2>&1; }}
 phase() {{ kubeadm init phase "$@" >"$config.log" 2>&1 </dev/null || {{ tail -n 20 "$config.log"; exit 1; }}; }}
 mirror() {{ $k get pod "etcd-$node" -o "jsonpath={{.metadata.annotations.kubernetes\\.io/config\\.mirror}}" 2>&1; }}
-renewed() {{ now=$(mirror) && [ "$now" != "$before" ] && $k get --raw /readyz >/dev/null 2>&1; }}
+renewed() {{ now=$(mirror) && [ "$now" != "$before" ] && answers; }}
 serves() {{ for each in $names; do $k --tls-server-name="$each" get --raw /readyz >/dev/null 2>&1 || return 1; done; }}
 for part; do
     case $part in
@@ -68,9 +69,9 @@ for part; do
             if ! cmp -s "$manifest" "$old" && ! {{ within 90 renewed &&
                 $k wait --for=condition=Ready --timeout=60s "pod/etcd-$node" >/dev/null 2>&1; }}; then
                 echo "etcd does not come up with these arguments; its manifest is put back. It said:"
-                cat /var/log/pods/kube-system_etcd-*/etcd/*.log 2>/dev/null | tail -n 3
+                cat "$(ls -t /var/log/pods/kube-system_etcd-*/etcd/*.log | head -n 1)" 2>/dev/null | head -n 2
                 mv -f "$old" "$manifest"
-                within 90 $k get --raw /readyz >/dev/null 2>&1
+                within 180 answers
                 exit 1
             fi
             rm -f "$old" ;;
