@@ -76,3 +76,6 @@ ssh_paramiko_connect_kwargs = {
 
 # --- Given on the command line only ----------------------------------------------------------------------------------
 confirm = ""
+# For deploys/remove.py: the node to take out, by its name in the cluster, and your word that it will not come back.
+node = ""
+node_is_dead = False

@@ -251,6 +251,41 @@ def test_a_worker_added_later_joins(
     assert deploy("cluster", lab=nodes).changed == []
 
 
+def test_a_dead_worker_is_taken_out_with_the_routes_to_it(
+    deploy: Deploy,
+    nodes: Lab,
+    ready: Callable[[], list[str]],
+    on_node: Callable[..., Finished],
+    kubectl: Callable[[str], str],
+) -> None:
+    network = kubectl("get node worker-2 -o jsonpath={.spec.podCIDR}")
+    named = ("--data", "node=worker-2", "--data", "node_is_dead=true", "--limit", "control-1", "--limit", "worker-1")
+    refused = deploy("remove", *named, lab=nodes)
+    assert refused.code == 1
+    assert "worker-2: is Ready" in refused.said
+    container = f"{read(nodes.nodes_file).name}-worker-2"
+    subprocess.run(["docker", "kill", container], check=True, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 90
+        while "worker-2" in ready():
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        both = ["Take the dead node out of the cluster", "Take its route away"]
+        assert deploy("remove", *named, "--dry", lab=nodes).planned == both
+        made = deploy("remove", *named, lab=nodes)
+        assert (made.code, made.changed) == (0, both), made.said
+        assert kubectl("get nodes -o name").split() == ["node/control-1", "node/worker-1"]
+        for node in ("control-1", "worker-1"):
+            assert network not in on_node(nodes, node, "ip route; cat /etc/systemd/system/meshstrap*.service").stdout
+        assert deploy("remove", *named, lab=nodes).changed == []
+    finally:
+        subprocess.run(["docker", "start", container], check=True, stdout=subprocess.DEVNULL)
+        access.wait_for_ssh(nodes, read(nodes.nodes_file).node("worker-2"), 60, threading.Event())
+    back = deploy("cluster", lab=nodes)
+    assert back.code == 0, back.said
+    assert ready() == ["control-1", "worker-1", "worker-2"]
+
+
 def test_a_reset_that_names_no_cluster_touches_nothing(
     deploy: Deploy, nodes: Lab, ready: Callable[[], list[str]]
 ) -> None:

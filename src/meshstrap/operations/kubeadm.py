@@ -424,13 +424,16 @@ def join(cluster_name: str, ignore_preflight_errors: Sequence[str]) -> Generator
 
 @operation()
 @alone
-def pod_network(pod_cidr: str, cni_manifests: Sequence[str]) -> Generator[PyinfraCommand, None, None]:
+def pod_network(
+    pod_cidr: str, cni_manifests: Sequence[str], without: str = ""
+) -> Generator[PyinfraCommand, None, None]:
     """Give the node's pods their network: a bridge, and a route to the pods of every other node, kept over a boot.
 
     All nodes must share one L2 network. A site with a CNI of its own names its manifests; this then does nothing.
 
     + pod_cidr: the pods' addresses, of all nodes together
     + cni_manifests: the site's own CNI
+    + without: a node that leaves the cluster: no route leads there
 
     **Example:**
 
@@ -461,13 +464,13 @@ def pod_network(pod_cidr: str, cni_manifests: Sequence[str]) -> Generator[Pyinfr
             " deploys/cluster.py for all hosts"
         )
         return
-    if without := unassigned(cluster):
+    if homeless := unassigned(cluster):
         host.log(
-            f"{', '.join(without)}: no network for pods, or no address, yet: no route leads there; run"
+            f"{', '.join(homeless)}: no network for pods, or no address, yet: no route leads there; run"
             " deploys/cluster.py again once `kubectl get nodes -o wide` shows them whole",
             logger.warning,
         )
-    own, routes = pod_routes(cluster, member["hostname"])
+    own, routes = pod_routes(cluster, member["hostname"], without)
     texts = {CNI_FILE: cni_configuration(own), ROUTES_UNIT: routes_unit(own, routes, pod_cidr)}
     changes = list(write_changes(texts))
     yield from changes
@@ -784,12 +787,13 @@ def ca_hash(certificate: str) -> str:
     return f"sha256:{hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()}"
 
 
-def pod_routes(cluster: ClusterState, name: str) -> tuple[str, dict[str, str]]:
+def pod_routes(cluster: ClusterState, name: str, without: str = "") -> tuple[str, dict[str, str]]:
     """Say which network a node's pods have, and by which machines the other nodes' pods are reached.
 
     Args:
         cluster: its nodes; this one has a network.
         name: this node.
+        without: a node that leaves the cluster.
 
     Returns:
         Its pods' network, and network -> address for the others.
@@ -799,7 +803,7 @@ def pod_routes(cluster: ClusterState, name: str) -> tuple[str, dict[str, str]]:
     routes = {
         node["pod_cidr"]: node["address"]
         for other, node in sorted(nodes.items())
-        if other != name and node["pod_cidr"] and node["address"]
+        if other not in (name, without) and node["pod_cidr"] and node["address"]
     }
     return nodes[name]["pod_cidr"] or "", routes
 
