@@ -155,6 +155,34 @@ def test_where_layers_are_discarded_snapshots_count(discarding: OneNode, bundle:
     assert "meshstrap-claim" not in discarding.sh("ctr -n k8s.io snapshots ls")
 
 
+NATIVE = """
+mkdir -p /etc/containerd
+cat >/etc/containerd/config.toml <<'END'
+version = 2
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "native"
+END
+systemctl restart containerd
+"""
+
+
+def test_images_are_unpacked_for_the_snapshotter_that_the_kubelet_has(containerd16: OneNode, bundle: Path) -> None:
+    assert containerd16.images(bundle)[0] == 0
+    containerd16.sh(NATIVE)
+    try:
+        code, said = containerd16.images(bundle)
+        assert code == 0, said
+        rows = containerd16.sh("CONTAINERD_SNAPSHOTTER=native ctr -n k8s.io images check")
+        assert re.findall(r"^docker\.io/tests/(\w+):1 .* (true|false) *$", rows, re.MULTILINE) == [
+            ("one", "true"),
+            ("two", "true"),
+        ]
+        code, said = containerd16.images(bundle)
+        assert code == 0 and re.search(NO_CHANGE, said), said
+    finally:
+        containerd16.sh("rm /etc/containerd/config.toml; systemctl restart containerd")
+
+
 @pytest.fixture
 def empty(docker: OneNode) -> OneNode:
     """The Docker node without images."""
