@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from meshstrap.kube.apply import apply
 from meshstrap.kube.connect import Client
+from meshstrap.kube.plan import plan
 
 from .apiserver import Authority
 from .objects import (
@@ -372,9 +374,20 @@ def test_what_istiod_writes_into_its_webhooks_is_no_drift(client: Client) -> Non
         }
 
     item = webhook("Ignore")
+    path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-validator-test"
+    # As istioctl installs it; istiod's hold of what it writes has to outlive our first apply, which takes over.
+    client.request(
+        "PATCH", path, query={"fieldManager": "istio-operator"}, body=item, content_type="application/apply-patch+yaml"
+    )
+    flipped = [{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"}]
+    patch(client, path, flipped, manager="pilot-discovery", kind="json-patch")
+    apply(client, plan(client, [item]), force=True)
+    assert outcome(client, item) == "unchanged"
+    assert live(client, path)["webhooks"][0]["failurePolicy"] == "Fail"
+    client.request("DELETE", path)
+
     put(client, item)
     assert outcome(client, item) == "unchanged"
-    path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-validator-test"
     written = [
         {"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"},
         {"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": "Y2E="},

@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from meshstrap.kube.compare import FieldSet, declares, managed_fields, union, without
+from meshstrap.kube.compare import FieldSet, declares, difference, managed_fields, union, without
 from meshstrap.kube.connect import APPLY_PATCH, JSON_PATCH, Client
 from meshstrap.kube.delete import DeleteFailed, delete, wait_gone
 from meshstrap.kube.discovery import Resource
 from meshstrap.kube.dry_run import dry_run
 from meshstrap.kube.errors import ApiError, KubeError, UnknownKind
+from meshstrap.kube.injected import injected
 from meshstrap.kube.parallel import finished
 from meshstrap.kube.plan import Change, Conflict, Plan, conflicts_in, entries_to_take, words
 from meshstrap.kube.query import read
@@ -262,7 +263,10 @@ def _yielded(entries: list[dict[str, Any]], ours: FieldSet) -> list[dict[str, An
     kept = []
     for entry in entries:
         if entry.get("operation") == "Update" and not entry.get("subresource"):
-            fields = without(entry.get("fieldsV1") or {}, ours)
+            held = entry.get("fieldsV1") or {}
+            fields = without(held, ours)
+            if not str(entry.get("manager")).startswith("kubectl"):
+                fields = union([fields, difference(injected(held), ours)])
             kept += [{**entry, "fieldsV1": fields}] if fields else []
         else:
             kept.append(entry)

@@ -62,6 +62,20 @@ def without_injected(body: dict[str, Any], live: Mapping[str, Any], ours: Collec
     return body
 
 
+def injected(fields: FieldSet) -> FieldSet:
+    """Return the part of what a manager holds in an object that is for programs to write, whoever declares the rest."""
+    found: FieldSet = {}
+    for key, below in fields.get("f:webhooks", {}).items():
+        if key.startswith("k:"):
+            bundle: FieldSet = (
+                {"f:clientConfig": {"f:caBundle": {}}} if _holds(below, ("clientConfig", "caBundle")) else {}
+            )
+            policy: FieldSet = {"f:failurePolicy": {}} if _holds(below, ("failurePolicy",)) else {}
+            if bundle or policy:
+                found.setdefault("f:webhooks", {})[key] = {**bundle, **policy}
+    return found
+
+
 def _holds(fields: FieldSet, path: Collection[str]) -> bool:
     for step in path:
         if f"f:{step}" not in fields:
