@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import ssl
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from meshstrap.kube.connect import Client
+from meshstrap.kube.credentials import Credentials
 from meshstrap.kube.discovery import Discovery
 from meshstrap.kube.errors import ApiError
 from meshstrap.kube.pool import Pool
@@ -42,9 +42,8 @@ def test_only_a_webhook_that_nobody_will_answer_is_not_tried_again(unanswered: s
     pool = Refusing()
     client = Client(
         cast(Pool, pool),
-        tls=ssl.create_default_context(),
+        credentials=Credentials({}, {"insecure-skip-tls-verify": True}),
         tls_server_name=None,
-        headers={},
         address="https://192.0.2.1:6443",
         prefix="",
         patience=0.3,
