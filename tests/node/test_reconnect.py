@@ -284,7 +284,10 @@ def test_a_run_whose_lock_another_had_meanwhile_stops(
     work: Callable[..., tuple[Finished, dict[str, Any]]], checkout: Path, bare_node: Lab, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.py"
-    other.write_text("from meshstrap.operations import site\nsite.lock(name='One operator at a time')\n")
+    other.write_text(
+        "from pyinfra.operations import server\nfrom meshstrap.operations import site\n"
+        "site.lock(name='One operator at a time')\nserver.shell(name='Other work', commands=['true'])\n"
+    )
     command = [str(Path(sys.executable).parent / "pyinfra"), "inventory.py", str(other), "-y"]
     run, seen = work(f"""
 site.lock(name="One operator at a time")
