@@ -590,3 +590,135 @@ def test_a_job_that_is_deleted_when_it_has_finished_runs_with_every_deploy() -> 
     job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: once}\nspec: {%s}\n"
     assert found(job % "ttlSecondsAfterFinished: 0") == [("job-ttl", ".spec.ttlSecondsAfterFinished")]
     assert found(job % "backoffLimit: 0") == [] and found(job % "ttlSecondsAfterFinished: x") == []
+
+
+HASH = "trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}"
+SUBSETS = "subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]"
+SPLIT = (
+    "{route: [{destination: {host: web, subset: v1}, weight: 50}, {destination: {host: web, subset: v2}, weight: 50}]}"
+)
+
+
+def rule(name: str, spec: str, kind: str = "DestinationRule") -> str:
+    return f"""
+---
+apiVersion: networking.istio.io/v1beta1
+kind: {kind}
+metadata: {{name: {name}, namespace: shop}}
+spec: {{{spec}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "lost"),
+    [
+        ("host: web, " + HASH, "host: web, trafficPolicy: {portLevelSettings: [{port: {number: 80}}]}", True),
+        ("host: web, " + HASH, "host: web.shop.svc.cluster.local, trafficPolicy: {tls: {mode: DISABLE}}", True),
+        ("host: web, " + HASH, "host: web, " + SUBSETS, False),
+        ("host: web, " + HASH, "host: web, " + HASH, False),
+        ("host: web, " + HASH, "host: other, trafficPolicy: {tls: {mode: DISABLE}}", False),
+        ("host: web, " + HASH, "host: web, exportTo: [x], trafficPolicy: {tls: {mode: DISABLE}}", False),
+        ("host: web, workloadSelector: {}, " + HASH, "host: web, trafficPolicy: {tls: {mode: DISABLE}}", True),
+        ("host: web, workloadSelector: {matchLabels: {a: b}}, " + HASH, "host: web, trafficPolicy: {tls: {}}", False),
+    ],
+)
+def test_of_two_policies_of_one_host_one_is_lost(one: str, other: str, lost: bool) -> None:
+    expected = [("shared-destination", ".spec.trafficPolicy")] if lost else []
+    assert found(rule("one", one) + rule("two", other)) == expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "split", "hashed"),
+    [
+        (f"host: web, {HASH}, {SUBSETS}", SPLIT, True),
+        (f"host: web, {SUBSETS}", SPLIT, False),
+        (f"host: web, {HASH}, {SUBSETS}", "{route: [{destination: {host: web, subset: v1}}]}", False),
+        (f"host: web, {HASH}, {SUBSETS}", SPLIT.replace("50", "0", 1).replace("50", "100"), False),
+        (f"host: other, {HASH}", SPLIT, False),
+        (f"host: web, subsets: [{{name: v1, {HASH}}}, {{name: v2}}]", SPLIT, True),
+        (
+            f"host: web, {HASH}, subsets: [{{name: v1, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}},"
+            " {name: v2, trafficPolicy: {loadBalancer: {simple: RANDOM}}}]",
+            SPLIT,
+            False,
+        ),
+    ],
+)
+def test_weights_over_hashed_destinations_are_told_to_be_not_sticky(policy: str, split: str, hashed: bool) -> None:
+    expected = [("sticky-weights", ".spec.http[0].route")] if hashed else []
+    assert found(rule("web", policy) + virtual_service(split)) == expected
+
+
+@pytest.mark.parametrize(
+    ("gateways", "hosts", "http", "surprising"),
+    [
+        ("[site/gw]", "[web]", SPLIT, True),
+        ("[site/gw]", "[web.shop.svc.cluster.local]", "{route: [{destination: {host: web, subset: v1}}]}", True),
+        ("[site/gw, mesh]", "[web]", SPLIT, False),
+        ("[site/gw]", "[shop.example]", SPLIT, False),
+        ("[site/gw]", "['*']", SPLIT, False),
+        ("[site/gw]", "[web]", "{route: [{destination: {host: web}}]}", False),
+    ],
+)
+def test_a_split_of_a_service_for_gateways_alone_is_told(
+    gateways: str, hosts: str, http: str, surprising: bool
+) -> None:
+    text = service() + virtual_service(http, hosts=hosts, gateways=gateways)
+    assert found(text) == ([("gateway-only", ".spec.hosts[0]")] if surprising else [])
+
+
+@pytest.mark.parametrize(
+    ("egress", "hidden"),
+    [
+        ("['istio-system/*']", True),
+        ("['istio-system/*', 'other/*']", True),
+        ("['~/*']", True),
+        ("['./*']", False),
+        ("['*/*']", False),
+        ("['shop/web.shop.svc.cluster.local']", False),
+        ("['shop/*.svc.cluster.local']", False),
+        ("['shop/other.shop.svc.cluster.local']", True),
+    ],
+)
+def test_a_sidecar_that_hides_what_is_routed_is_told(egress: str, hidden: bool) -> None:
+    sidecar = rule("default", f"egress: [{{hosts: {egress}}}]", "Sidecar")
+    routed = "{timeout: 1s, route: [{destination: {host: web}}]}"
+    expected = [("hidden-host", ".spec.egress")] if hidden else []
+    assert found(service() + virtual_service(routed) + sidecar) == expected
+    of_some = sidecar.replace("spec: {", "spec: {workloadSelector: {labels: {app: web}}, ")
+    assert found(service() + virtual_service(routed) + of_some) == []
+    assert found(service() + virtual_service(routed, gateways="[site/gw]") + sidecar) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "own", "overruled"),
+    [
+        ("istio.io/rev: '1-30'", "1-31", True),
+        ("istio-injection: enabled", "1-31", True),
+        ("istio.io/rev: '1-31'", "1-31", False),
+        ("istio-injection: enabled", "default", False),
+        ("istio-injection: disabled", "1-31", False),
+        ("team: a", "1-31", False),
+    ],
+)
+def test_a_pods_revision_that_its_namespace_overrules_is_told(labels: str, own: str, overruled: bool) -> None:
+    text = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{{labels}}}}}\n" + workload(
+        labels=f"{{app: web, istio.io/rev: '{own}'}}"
+    )
+    expected = [("overruled-revision", ".spec.template.metadata.labels.istio.io/rev")] if overruled else []
+    assert found(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("ports", "unseen"),
+    [
+        ("[{number: 443, name: https, protocol: HTTPS}]", True),
+        ("[{number: 443, name: tls, protocol: TLS}, {number: 9000, name: tcp, protocol: TCP}]", True),
+        ("[{number: 443, name: https, protocol: HTTPS}, {number: 80, name: http, protocol: HTTP}]", False),
+        ("[]", False),
+    ],
+)
+def test_http_rules_for_an_encrypted_port_outside_are_told(ports: str, unseen: bool) -> None:
+    entry = rule("out", f"hosts: [api.example], ports: {ports}, resolution: DNS", "ServiceEntry")
+    routed = virtual_service("{timeout: 1s, route: [{destination: {host: api.example}}]}", hosts="[api.example]")
+    assert found(entry + routed) == ([("port-protocol", ".spec.hosts[0]")] if unseen else [])

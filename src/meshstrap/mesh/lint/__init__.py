@@ -16,7 +16,7 @@ from meshstrap.kube import manifests
 from meshstrap.kube.manifests import ManifestError, Placed
 from meshstrap.kube.ref import Ref
 from meshstrap.mesh import versions
-from meshstrap.mesh.lint import duplicates, jobs, outliers, ports, routes, shared_hosts
+from meshstrap.mesh.lint import destinations, duplicates, jobs, outliers, ports, reach, revisions, routes, shared_hosts
 from meshstrap.mesh.lint.finding import Declared, Finding, at
 
 RULES = (
@@ -27,11 +27,17 @@ RULES = (
     routes.retries_without_condition,
     routes.per_try_timeout,
     shared_hosts.shared_hosts,
+    destinations.shared_destinations,
+    destinations.sticky_weights,
+    reach.gateway_only,
+    reach.hidden_hosts,
+    revisions.overruled_revision,
     outliers.max_ejection_percent,
     outliers.gateway_errors,
     outliers.self_ejection,
     ports.undeclared_protocol,
     ports.opaque_protocol,
+    ports.opaque_entry,
     jobs.job_ttl,
 )
 

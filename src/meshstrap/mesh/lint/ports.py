@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshstrap.kube.ref import Ref
-from meshstrap.mesh.lint.finding import NETWORKING, Declared, Finding, Object, at, items, namespace_of, whole
+from meshstrap.mesh.lint.finding import NETWORKING, Declared, Finding, Object, at, items, namespace_of, texts, whole
 
 # istio/istio pkg/config/protocol/instance.go (Parse, IsHTTP) and pkg/config/kube/conversion.go.
 HTTP = {"http", "http2", "http_proxy", "grpc", "grpc-web"}
@@ -60,6 +60,35 @@ def opaque_protocol(declared: Declared) -> Iterator[Finding]:
                 " the http rules",
                 "name: http-... on the Service's port, if it is HTTP",
                 "istio.io, Protocol Selection",
+            )
+
+
+def opaque_entry(declared: Declared) -> Iterator[Finding]:
+    """Find HTTP rules for a ServiceEntry whose ports are all encrypted or no HTTP: sidecars see no request there."""
+    entries = {
+        host: (index, entry)
+        for index, entry in declared.of("ServiceEntry", NETWORKING)
+        for host in texts(at(entry, "spec", "hosts"))
+    }
+    for index, item in declared.of("VirtualService", NETWORKING):
+        if not items(at(item, "spec", "http")):
+            continue
+        for number, host in enumerate(texts(at(item, "spec", "hosts"))):
+            other, entry = entries.get(host, (None, {}))
+            ports = [port for _, port in items(at(entry, "spec", "ports"))]
+            protocols = [str(port.get("protocol")).lower() for port in ports]
+            if not ports or not all(protocol in OPAQUE for protocol in protocols):
+                continue
+            named = ", ".join(f"{port.get('number')} ({port.get('protocol')})" for port in ports)
+            yield declared.finding(
+                "port-protocol",
+                index,
+                ("spec", "hosts", number),
+                f"the ServiceEntry of {host} declares its ports as {named}: sidecars forward them as bytes and never"
+                " look at the http rules",
+                "tls rules by sniHosts; or protocol: HTTP, and a DestinationRule that makes the TLS",
+                "istio.io, Protocol Selection, and ServiceEntry's protocols",
+                other,
             )
 
 
