@@ -307,7 +307,7 @@ def test_a_worker_that_leaves_is_no_node_of_the_cluster(
 
 def test_a_reset_leaves_bare_nodes(deploy: Deploy, nodes: Lab, on_node: Callable[..., Finished]) -> None:
     others = "/etc/cni/net.d/87-podman-bridge.conflist /var/lib/cni/networks/podman/last_reserved_ip.0"
-    plant = f"mkdir -p /var/lib/cni/networks/podman; for f in {others}; do echo podman >$f; done"
+    plant = f"set -e; mkdir -p /etc/cni/net.d /var/lib/cni/networks/podman; for f in {others}; do echo podman >$f; done"
     assert on_node(nodes, "worker-2", plant).returncode == 0
     made = deploy("reset", "--data", "confirm=meshstrap", lab=nodes)
     assert made.code == 0, made.said
