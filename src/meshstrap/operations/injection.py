@@ -112,14 +112,15 @@ def namespaces(
 def _namespaces(*, revisions: Mapping[str, str]) -> Generator[PyinfraCommand, None, None]:
     try:
         client = api_server.client(host)
-        absent = sorted({revision for revision in revisions.values() if revision} - injectors(client))
+        standing = webhooks(client)
+        absent = sorted({revision for revision in revisions.values() if revision} - injectors(standing))
         if absent and executing():
             yield failure(
                 f"no injector of Istio revision {', '.join(absent)} is in the cluster, so a label would do nothing; "
                 "run deploys/istio.py, or name a revision that is there"
             )
             return
-        pointed = tags(client)
+        pointed = injector.tags(standing)
         found = [look(client, namespace, revision, pointed) for namespace, revision in revisions.items()]
     except k8s.ERRORS as error:
         yield k8s.unplanned(error)
@@ -186,20 +187,16 @@ def revision_of(pod: Object) -> str:
         return ""
 
 
-def injectors(client: Client) -> set[str]:
-    """List the revisions, and tags of revisions, that an injector answers for."""
-    labels = [item["metadata"].get("labels") or {} for item in _webhooks(client)]
-    return {each[key] for each in labels for key in (injector.REVISION, injector.TAG) if key in each}
-
-
-def tags(client: Client) -> dict[str, str]:
-    """Read to which revision each revision tag of the cluster points."""
-    return injector.tags(_webhooks(client))
-
-
-def _webhooks(client: Client) -> list[dict[str, Any]]:
+def webhooks(client: Client) -> list[dict[str, Any]]:
+    """List the injectors' MutatingWebhookConfigurations, those of revision tags among them."""
     kind = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration")
     return query.list(client, *kind, labels="app=sidecar-injector")
+
+
+def injectors(webhooks: Iterable[Object]) -> set[str]:
+    """Name the revisions, and tags of revisions, that an injector answers for."""
+    labels = [item["metadata"].get("labels") or {} for item in webhooks]
+    return {each[key] for each in labels for key in (injector.REVISION, injector.TAG) if key in each}
 
 
 def look(client: Client, name: str, revision: str, tags: Mapping[str, str]) -> Namespace:
@@ -357,7 +354,7 @@ def _prove(client: Client, revisions: Mapping[str, str]) -> None:
     """Look at the pods again; what a rollout leaves behind may take a moment to go."""
     deadline = time.monotonic() + _SETTLE_SECONDS
     while True:
-        pointed = tags(client)
+        pointed = injector.tags(webhooks(client))
         found = [look(client, namespace, revision, pointed) for namespace, revision in revisions.items()]
         wrong = [f"{ref}: {said}" for each in found for ref, said in each.restart.items()]
         if not wrong or time.monotonic() > deadline:

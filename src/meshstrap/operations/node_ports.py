@@ -95,10 +95,10 @@ def _reach(site: Site, node: Node) -> Node:
         return node
     url = ingress.base_url(site, node)
     others = list(_others(node))
+    there = urlsplit(ingress.base_url(site, replace(node, url=None)))
+    to = (str(there.hostname), there.port or 80)
     for other in others:
-        there = urlsplit(ingress.base_url(site, replace(node, url=None)))
         try:
-            to = (str(there.hostname), there.port or 80)
             port = _open.enter_context(transport.tunnel(other, to, timeout=ingress.REACH_SECONDS))
         except transport.TransportError as trouble:
             logger.debug(f"{node.name} from {other.name}: {trouble}")

@@ -25,7 +25,7 @@ from meshstrap.kube import query
 from meshstrap.kube.connect import Client
 from meshstrap.kube.plan import Plan, plan
 from meshstrap.kube.wait import wait
-from meshstrap.mesh import cluster_config, decisive, proxy_config, revision
+from meshstrap.mesh import cluster_config, decisive, injector, proxy_config, revision
 from meshstrap.mesh.errors import MeshError
 from meshstrap.operations import api_server, injection, istio, k8s, lint, node_ports
 from meshstrap.operations.failure import executing, failure
@@ -90,13 +90,15 @@ def _present(*, objects: list[dict[str, Any]], owner: str, force: bool) -> Gener
     }
     try:
         client = api_server.client(host)
-        if not set(revisions.values()) - {""} <= injection.injectors(client):
+        webhooks = injection.webhooks(client)
+        if not set(revisions.values()) - {""} <= injection.injectors(webhooks):
             return
+        tags = injector.tags(webhooks)
         restart = {
             ref: said
             for namespace, wanted in revisions.items()
             if wanted and query.get(client, "v1", "Namespace", namespace)
-            for ref, said in injection.look(client, namespace, wanted, injection.tags(client)).restart.items()
+            for ref, said in injection.look(client, namespace, wanted, tags).restart.items()
         }
     except k8s.ERRORS:
         return  # Said above already: nothing could be planned.

@@ -28,7 +28,7 @@ from meshstrap.kube.errors import KubeError
 from meshstrap.kube.plan import Change, Plan, plan
 from meshstrap.kube.ref import Ref
 from meshstrap.kube.wait import wait as wait_for
-from meshstrap.mesh import gateway, removal, versions
+from meshstrap.mesh import gateway, injector, removal, versions
 from meshstrap.mesh import revision as revisions
 from meshstrap.operations import api_server, injection, istio, k8s, node_ports, progress, scenario, uninstall
 from meshstrap.operations.failure import executing, failure
@@ -153,7 +153,7 @@ def _look(client: Client, objects: Sequence[Object], revision: str) -> Found:
         for item in query.list(client, "v1", "Namespace")
     }
     # One that asks for a revision that is not there is left alone: it is nobody's of these.
-    tags = injection.tags(client)
+    tags = injector.tags(injection.webhooks(client))
     namespaces = [
         injection.look(client, name, revision, tags)
         for name, asked in sorted(asking.items())
